@@ -1,0 +1,40 @@
+"""What every benchmark prints beside its figures: the machine and the versions."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+from importlib.metadata import version
+from pathlib import Path
+
+PACKAGES = ("motherlode", "torch", "faiss-cpu", "numpy", "grpcio")
+
+
+def machine() -> dict[str, object]:
+    """Processor, cores, memory and versions."""
+    cpuinfo = Path("/proc/cpuinfo")
+    names = [
+        line.partition(":")[2].strip()
+        for line in (cpuinfo.read_text("utf8").splitlines() if cpuinfo.exists() else [])
+        if line.startswith("model name")
+    ]
+    pages = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    return {
+        "processor": names[0] if names else platform.processor(),
+        "cores": os.cpu_count(),
+        "memory_gib": round(pages / 2**30, 1),
+        "python": platform.python_version(),
+        **{name: version(name) for name in PACKAGES},
+    }
+
+
+def print_result(name: str, columns: list[str], rows: list[list[object]]) -> None:
+    """A Markdown table for people, then one JSON line for programs."""
+    print(f"\n## {name}\n")
+    print("| " + " | ".join(columns) + " |")
+    print("|" + " --- |" * len(columns))
+    for row in rows:
+        print("| " + " | ".join(str(cell) for cell in row) + " |")
+    document = {"benchmark": name, "machine": machine(), "columns": columns, "rows": rows}
+    print("\n" + json.dumps(document), flush=True)

@@ -1,0 +1,1 @@
+"""The command `motherlode`: one module per sub-command; no other role imports this one."""

@@ -1,0 +1,54 @@
+"""Clients of a Motherlode server: blocking and asyncio; needs neither torch nor faiss."""
+
+from __future__ import annotations
+
+from motherlode.clients.asynchronous import AsyncClient
+from motherlode.clients.blocking import Client
+from motherlode.clients.errors import (
+    AccessError,
+    CallCancelledError,
+    ClientError,
+    DeadlineError,
+    FieldViolation,
+    InvalidArgumentError,
+    NotFoundError,
+    OverloadedError,
+    ServerError,
+    TooLargeError,
+    UnavailableError,
+    UnsupportedError,
+    VersionChangedError,
+)
+from motherlode.clients.info import HealthStatus, Limits, ModelInfo, ServerInfo
+from motherlode.clients.queries import QueryBatch, query_batch
+from motherlode.clients.question import QuestionOptions
+from motherlode.clients.result import Hit, Notice, StageTimings, TopKResult
+
+__all__ = [
+    "AccessError",
+    "AsyncClient",
+    "CallCancelledError",
+    "Client",
+    "ClientError",
+    "DeadlineError",
+    "FieldViolation",
+    "HealthStatus",
+    "Hit",
+    "InvalidArgumentError",
+    "Limits",
+    "ModelInfo",
+    "NotFoundError",
+    "Notice",
+    "OverloadedError",
+    "QueryBatch",
+    "QuestionOptions",
+    "ServerError",
+    "ServerInfo",
+    "StageTimings",
+    "TooLargeError",
+    "TopKResult",
+    "UnavailableError",
+    "UnsupportedError",
+    "VersionChangedError",
+    "query_batch",
+]

@@ -1,0 +1,143 @@
+"""What lies below the blocking client: the only module of it that knows gRPC."""
+
+from __future__ import annotations
+
+import queue
+import threading
+from collections.abc import Iterator, Sequence
+from typing import Any, Protocol, final
+
+import grpc
+
+from motherlode.clients.channel import Metadata, channel_options, methods_of
+from motherlode.clients.errors import ClientError, DeadlineError, ServerError
+from motherlode.clients.status import error_from_rpc
+from motherlode.clients.steps import Call
+from motherlode.v1 import retrieval_pb2 as pb
+
+__all__ = ["GrpcTransport", "Stream", "Transport"]
+
+
+class Stream(Protocol):
+    """One open stream of batches."""
+
+    def send(self, message: pb.TopKStreamRequest) -> None:
+        """Queue a message; never blocks, never fails."""
+
+    def receive(self, timeout_s: float) -> pb.TopKStreamResponse:
+        """The next message.
+
+        Raises:
+            ClientError: If the stream broke or nothing came in time.
+        """
+
+    def finish(self) -> None:
+        """Say that no message follows."""
+
+    def close(self) -> None:
+        """End the stream, whatever is under way."""
+
+
+class Transport(Protocol):
+    """Where a client's calls go; bring your own to test code that uses a client."""
+
+    def call(self, call: Call) -> Any:
+        """The answer to one call.
+
+        Raises:
+            ClientError: If there is none.
+        """
+
+    def open_stream(self) -> Stream:
+        """A new stream of batches."""
+
+    def close(self) -> None:
+        """Let go of the connection."""
+
+
+@final
+class GrpcTransport:
+    """Calls over one gRPC channel; thread-safe."""
+
+    def __init__(
+        self,
+        target: str,
+        *,
+        credentials: grpc.ChannelCredentials | None = None,
+        metadata: Metadata = (),
+        options: Sequence[tuple[str, Any]] = (),
+    ) -> None:
+        self._target = target
+        self._metadata = tuple(metadata)
+        all_options = channel_options(options)
+        if credentials is None:
+            self._channel = grpc.insecure_channel(target, all_options)
+        else:
+            self._channel = grpc.secure_channel(target, credentials, all_options)
+        self._methods = methods_of(self._channel)
+
+    def call(self, call: Call) -> Any:
+        """The answer to one call."""
+        method = self._methods[call.method]
+        try:
+            return method(call.request, timeout=call.timeout_s, metadata=self._metadata)
+        except grpc.RpcError as error:
+            raise error_from_rpc(error, target=self._target, timeout_s=call.timeout_s) from error
+
+    def open_stream(self) -> Stream:
+        """A new stream of batches."""
+        return _GrpcStream(self._methods["TopKStream"], self._metadata, self._target)
+
+    def close(self) -> None:
+        """Close the channel; calls under way are cancelled."""
+        self._channel.close()
+
+
+@final
+class _GrpcStream:
+    """A stream whose reader is a thread of its own, since gRPC's iterator waits without a limit."""
+
+    def __init__(self, method: Any, metadata: Metadata, target: str) -> None:
+        self._target = target
+        self._requests: queue.SimpleQueue[pb.TopKStreamRequest | None] = queue.SimpleQueue()
+        self._answers: queue.SimpleQueue[pb.TopKStreamResponse | ClientError] = queue.SimpleQueue()
+        self._call = method(iter(self._requests.get, None), metadata=metadata)
+        self._reader = threading.Thread(target=self._read, name="top-k-stream", daemon=True)
+        self._reader.start()
+
+    def send(self, message: pb.TopKStreamRequest) -> None:
+        """Queue a message."""
+        self._requests.put(message)
+
+    def receive(self, timeout_s: float) -> pb.TopKStreamResponse:
+        """The next message."""
+        try:
+            answer = self._answers.get(timeout=timeout_s)
+        except queue.Empty:
+            raise DeadlineError(f"no answer from {self._target} within {timeout_s:.3g} s") from None
+        if isinstance(answer, ClientError):
+            raise answer
+        return answer
+
+    def finish(self) -> None:
+        """Say that no message follows."""
+        self._requests.put(None)
+
+    def close(self) -> None:
+        """End the stream and its threads."""
+        self._requests.put(None)
+        self._call.cancel()
+        self._reader.join()
+
+    def _read(self) -> None:
+        answers: Iterator[pb.TopKStreamResponse] = self._call
+        try:
+            for answer in answers:
+                self._answers.put(answer)
+        except grpc.RpcError as error:
+            self._answers.put(error_from_rpc(error, target=self._target))
+        else:
+            # Reached only if the caller waits for more answers than it sent batches.
+            self._answers.put(
+                ServerError(f"{self._target} ended the stream before its last answer")
+            )

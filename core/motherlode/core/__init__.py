@@ -1,0 +1,1 @@
+"""What training, scoring and serving share: queries in, the top k labels out."""

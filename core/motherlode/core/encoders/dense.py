@@ -1,0 +1,69 @@
+"""An encoder of dense features: one linear projection, then the head.
+
+Shapes: B queries, F features, D embedding width.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar, Literal, final
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from typing_extensions import override
+
+from motherlode.core.encoders.encoder import EncoderConfig, QueryEncoder
+from motherlode.core.encoders.head import Head, apply_in_blocks
+from motherlode.core.queries import DenseQueries, Features, FloatArray
+
+
+class DenseEncoderConfig(EncoderConfig):
+    """Configuration of a dense encoder."""
+
+    kind: Literal["dense"] = "dense"
+
+
+@final
+class DenseEncoder(QueryEncoder):
+    """head(features @ table).
+
+    Args:
+        config: Width and head.
+        table_FD: float32 [F, D], one row a feature; used as it is, not copied.
+        head: What follows the projection.
+    """
+
+    kind: ClassVar[str] = "dense"
+
+    def __init__(self, config: DenseEncoderConfig, table_FD: Tensor, head: Head) -> None:
+        self.config = config
+        self.table_FD = table_FD
+        self.head = head
+
+    @override
+    def project(self, features: Features, table_FD: Tensor) -> Tensor:
+        assert isinstance(features, DenseQueries)
+        return torch.from_numpy(np.ascontiguousarray(features.features_BF)) @ table_FD
+
+    @override
+    @torch.inference_mode()
+    def encode(self, features: Features) -> FloatArray:
+        assert isinstance(features, DenseQueries)
+        rows_BF = torch.from_numpy(np.ascontiguousarray(features.features_BF))
+        embeddings: FloatArray = apply_in_blocks(_Chain(self.table_FD, self.head), rows_BF).numpy()
+        return embeddings
+
+
+@final
+class _Chain(nn.Module):
+    """Projection and head as one function of a block of rows."""
+
+    def __init__(self, table_FD: Tensor, head: Head) -> None:
+        super().__init__()
+        self.table_FD = table_FD
+        self.head = head
+
+    @override
+    def forward(self, rows_BF: Tensor) -> Tensor:
+        embeddings: Tensor = self.head(rows_BF @ self.table_FD)
+        return embeddings

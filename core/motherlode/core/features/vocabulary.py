@@ -1,0 +1,126 @@
+"""Which n-grams are features, and where they stand.
+
+Shapes: F features.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+import pyarrow as pa
+
+from motherlode.core.errors import BundleError
+from motherlode.core.features.characters import CharacterCounter, CharacterFinder
+from motherlode.core.features.words import WordCounter, WordFinder
+from motherlode.core.queries import FloatArray, IntArray
+
+# No word holds it, so it tells character n-grams from word n-grams.
+CHARACTER_MARK = "#"
+
+_SCHEMA = pa.schema([("feature", pa.string()), ("idf", pa.float32())])
+
+Sizes = tuple[int, int]
+
+
+class NgramFinder(Protocol):
+    """Finds known n-grams of one sort in texts."""
+
+    def find(self, texts: Sequence[str]) -> tuple[IntArray, IntArray]:
+        """int64 [N], ascending, the text of each known n-gram; int64 [N], its feature id."""
+
+
+def make_finders(
+    vocabulary: Sequence[str], words: Sizes | None, characters: Sizes | None
+) -> list[NgramFinder]:
+    """What finds the features of a vocabulary; sizes are least and most, None for none."""
+    finders: list[NgramFinder] = []
+    if words:
+        ids = {f: i for i, f in enumerate(vocabulary) if not f.startswith(CHARACTER_MARK)}
+        finders.append(WordFinder(*words, ids))
+    if characters:
+        marked = [i for i, f in enumerate(vocabulary) if f.startswith(CHARACTER_MARK)]
+        ngrams = [vocabulary[i].removeprefix(CHARACTER_MARK) for i in marked]
+        finders.append(CharacterFinder(*characters, ngrams, np.array(marked, np.int64)))
+    return finders
+
+
+def count_ngrams(
+    chunks: Iterable[Sequence[str]],
+    words: Sizes | None,
+    characters: Sizes | None,
+    min_count: int,
+) -> tuple[list[str], IntArray, int]:
+    """The n-grams of normalised texts, in no order.
+
+    Returns:
+        The n-grams that stand in min_count texts or more; int64, in how many; how many texts came.
+    """
+    word_counter = WordCounter(*words) if words else None
+    character_counter = CharacterCounter(*characters) if characters else None
+    num_texts = 0
+    for texts in chunks:
+        num_texts += len(texts)
+        for counter in (word_counter, character_counter):
+            if counter:
+                counter.add(texts)
+    ngrams, counts = word_counter.frequencies(min_count) if word_counter else ([], _NO_COUNTS)
+    if character_counter:
+        bare, bare_counts = character_counter.frequencies(min_count)
+        ngrams += [CHARACTER_MARK + ngram for ngram in bare]
+        counts = np.concatenate([counts, bare_counts])
+    return ngrams, counts, num_texts
+
+
+def select(ngrams: list[str], counts: IntArray, limit: int) -> tuple[list[str], IntArray]:
+    """The n-grams of the highest counts, at most limit; by descending count, then by text."""
+    if len(ngrams) > limit:
+        # What cannot be among them need not be sorted.
+        kept = counts >= np.partition(counts, -limit)[-limit]
+        ngrams = [ngrams[i] for i in np.flatnonzero(kept).tolist()]
+        counts = counts[kept]
+    by_text = np.array(sorted(range(len(ngrams)), key=ngrams.__getitem__), np.int64)
+    order = by_text[np.argsort(-counts[by_text], kind="stable")][:limit]
+    return [ngrams[i] for i in order.tolist()], counts[order]
+
+
+def write_vocabulary(path: Path, vocabulary: Sequence[str], idf: FloatArray) -> None:
+    """Writes an Arrow file with the columns feature and idf.
+
+    Raises:
+        OSError: If it cannot be written.
+    """
+    table = pa.table({"feature": vocabulary, "idf": idf}, schema=_SCHEMA)
+    with pa.OSFile(str(path), "wb") as file, pa.ipc.new_file(file, _SCHEMA) as writer:
+        writer.write_table(table)
+
+
+def read_vocabulary(path: Path) -> tuple[list[str], FloatArray]:
+    """The vocabulary and float32 [F] idf that were written.
+
+    Raises:
+        BundleError: If the file is missing or damaged.
+    """
+    try:
+        with pa.OSFile(str(path)) as file, pa.ipc.open_file(file) as reader:
+            table = reader.read_all()
+        table.validate(full=True)
+    except (OSError, pa.ArrowException) as error:
+        raise BundleError(path, f"cannot be read: {error}") from error
+    if not table.schema.equals(_SCHEMA):
+        raise BundleError(
+            path, f"expected columns {_describe(_SCHEMA)}, got {_describe(table.schema)}"
+        )
+    idf: FloatArray = table["idf"].to_numpy()
+    if table["feature"].null_count or not np.isfinite(idf).all():
+        raise BundleError(path, "expected a feature and a finite idf in each row, got a gap")
+    return table["feature"].to_pylist(), idf
+
+
+def _describe(schema: pa.Schema) -> str:
+    return ", ".join(f"{field.name}: {field.type}" for field in schema)
+
+
+_NO_COUNTS = np.empty(0, np.int64)

@@ -1,0 +1,78 @@
+"""Word n-grams of normalised texts.
+
+Shapes: B texts, N n-grams found in all.
+"""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from itertools import chain, repeat
+from typing import final
+
+import numpy as np
+
+from motherlode.core.queries import IntArray
+
+# `\w` alone lacks the combining marks, and would cut Hindi and Thai words at their vowel signs.
+# Those beyond U+FFFF belong to a few rare scripts, and would make the pattern twice as slow.
+_MARKS = "".join(c for c in map(chr, range(0x300, 0x10000)) if unicodedata.category(c)[0] == "M")
+_WORD = re.compile(rf"[\w{_MARKS}]+")
+
+
+def word_ngrams(text: str, low: int, high: int) -> list[str]:
+    """Runs of low to high words, in order by length; the words of a run are joined by a space.
+
+    A word is a run of letters, digits, underscores and combining marks. Scripts written without
+    spaces give one word for a whole phrase: character n-grams suit them better.
+    """
+    words: list[str] = _WORD.findall(text)
+    if low == high == 1:
+        return words
+    runs = (zip(*(words[i:] for i in range(n)), strict=False) for n in range(low, high + 1))
+    return [" ".join(run) for run in chain.from_iterable(runs)]
+
+
+@final
+class WordCounter:
+    """In how many texts each word n-gram of low to high words stands."""
+
+    def __init__(self, low: int, high: int) -> None:
+        self._sizes = (low, high)
+        self._counts: Counter[str] = Counter()
+
+    def add(self, texts: Sequence[str]) -> None:
+        """Counts normalised texts."""
+        self._counts.update(chain.from_iterable(set(word_ngrams(t, *self._sizes)) for t in texts))
+
+    def frequencies(self, min_count: int) -> tuple[list[str], IntArray]:
+        """The n-grams of at least min_count texts in no order, and int64 their numbers of texts."""
+        kept = {ngram: count for ngram, count in self._counts.items() if count >= min_count}
+        return list(kept), np.fromiter(kept.values(), np.int64, len(kept))
+
+
+@final
+class WordFinder:
+    """Finds known word n-grams in texts; safe to use from several threads."""
+
+    def __init__(self, low: int, high: int, ids: Mapping[str, int]) -> None:
+        self._sizes = (low, high)
+        self._ids = ids
+
+    def find(self, texts: Sequence[str]) -> tuple[IntArray, IntArray]:
+        """Where known n-grams stand.
+
+        Args:
+            texts: Normalised texts.
+
+        Returns:
+            int64 [N], ascending, the text of each; int64 [N], its feature id.
+        """
+        ngrams = [word_ngrams(text, *self._sizes) for text in texts]
+        counts = np.fromiter(map(len, ngrams), np.int64, len(ngrams))
+        found = map(self._ids.get, chain.from_iterable(ngrams), repeat(-1))
+        ids = np.fromiter(found, np.int64, int(counts.sum()))
+        known = ids >= 0
+        return np.repeat(np.arange(len(texts)), counts)[known], ids[known]

@@ -1,0 +1,30 @@
+"""Finding the labels with the highest inner products."""
+
+from motherlode.core.index.config import ExactConfig, HnswConfig, IndexConfig, IvfFlatConfig
+from motherlode.core.index.faiss import set_index_threads
+from motherlode.core.index.families import (
+    ExactIndex,
+    HnswIndex,
+    IvfFlatIndex,
+    build_index,
+    load_index,
+    measure_recall,
+)
+from motherlode.core.index.filter import LabelFilter
+from motherlode.core.index.index import LabelIndex
+
+__all__ = [
+    "ExactConfig",
+    "ExactIndex",
+    "HnswConfig",
+    "HnswIndex",
+    "IndexConfig",
+    "IvfFlatConfig",
+    "IvfFlatIndex",
+    "LabelFilter",
+    "LabelIndex",
+    "build_index",
+    "load_index",
+    "measure_recall",
+    "set_index_threads",
+]

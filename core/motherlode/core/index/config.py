@@ -1,0 +1,55 @@
+"""Settings of the index families, as they stand in a training config and in a manifest."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal, final
+
+from pydantic import BaseModel, ConfigDict, Field
+
+
+@final
+class ExactConfig(BaseModel):
+    """Looks at every label: always right, and the cost grows with the labels."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    kind: Literal["exact"] = "exact"
+
+
+@final
+class IvfFlatConfig(BaseModel):
+    """Groups the labels into lists and looks into the lists nearest to the query.
+
+    Attributes:
+        nlist: Lists; None takes about four times the square root of the number of labels. There
+            are never more lists than labels.
+        nprobe: Lists looked into for each query; more is slower and finds more.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    kind: Literal["ivf_flat"] = "ivf_flat"
+    nlist: int | None = Field(default=None, ge=1)
+    nprobe: int = Field(default=16, ge=1)
+
+
+@final
+class HnswConfig(BaseModel):
+    """Walks a graph of neighbouring labels towards the query.
+
+    Attributes:
+        num_neighbors: Edges of a label on the upper levels, and half of those on the lowest.
+        ef_construction: Candidates kept while the graph is built.
+        ef_search: Candidates kept while it is walked; more is slower and finds more. A query for
+            more hits than this keeps as many candidates as it needs.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    kind: Literal["hnsw"] = "hnsw"
+    num_neighbors: int = Field(default=32, ge=2, le=512)
+    ef_construction: int = Field(default=80, ge=1)
+    ef_search: int = Field(default=64, ge=1)
+
+
+IndexConfig = Annotated[ExactConfig | IvfFlatConfig | HnswConfig, Field(discriminator="kind")]

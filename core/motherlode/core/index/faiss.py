@@ -1,0 +1,286 @@
+"""All that Motherlode uses of FAISS, behind typed functions; `faiss` is imported here alone.
+
+FAISS's own checks are never relied on: callers pass float32, C-contiguous, finite arrays of the
+right width. Indexes are `Any`: FAISS's stubs miss half of what is used here.
+
+Shapes: B queries, L labels in all, C candidates, A labels allowed, D embedding width.
+"""
+
+from __future__ import annotations
+
+import re
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, final
+
+import faiss as untyped_faiss
+import numpy as np
+from numpy.typing import NDArray
+
+from motherlode.core.errors import BundleError, shorten
+from motherlode.core.queries import FloatArray, IntArray
+
+faiss: Any = untyped_faiss
+
+FAISS_VERSION: str = faiss.__version__
+
+# From FAISS 1.15 on a graph comes out the same whatever the number of threads.
+_GRAPHS_ARE_DETERMINISTIC = hasattr(faiss, "hnsw_add_vertices_deterministic")
+# A list's centroid is the mean of this many labels at most.
+_SAMPLES_PER_LIST = 128
+_KMEANS_ROUNDS = 10
+
+# FAISS multiplies matrices only from 128,000 query floats on and takes a slow path below, some ten
+# times slower for 64 queries. It is asked only where a matrix product pays, so: always.
+faiss.cvar.distance_compute_blas_threshold = 0
+
+_reading = threading.Lock()
+
+
+class _Threads(threading.local):
+    """What this thread has told OpenMP: the setting is one of each thread, not of the process."""
+
+    applied: int | None = None
+
+
+_threads = _Threads()
+_num_threads: int | None = None
+
+
+def set_index_threads(n: int) -> None:
+    """Sets how many OpenMP threads each search may use, in every thread of this process.
+
+    It holds from the next search on. The queries of a batch are what is shared out, so a server
+    with one engine thread sets the cores it may use, and callers that search from many threads at
+    once set 1. Without a call, OpenMP decides (`OMP_NUM_THREADS`, or all cores).
+
+    Raises:
+        ValueError: If n is below 1.
+    """
+    global _num_threads  # noqa: PLW0603 - OpenMP's setting is global too, only per thread
+    if n < 1:
+        raise ValueError(f"n: expected at least 1 thread, got {n}")
+    _num_threads = n
+
+
+def apply_index_threads() -> None:
+    """Passes the number of threads on to OpenMP, for the calling thread."""
+    if _threads.applied != _num_threads and _num_threads is not None:
+        faiss.omp_set_num_threads(_num_threads)
+        _threads.applied = _num_threads
+
+
+@contextmanager
+def _one_thread(*, needed: bool = True) -> Iterator[None]:
+    """Work whose result would depend on the number of threads."""
+    before = faiss.omp_get_max_threads()
+    faiss.omp_set_num_threads(1 if needed else before)
+    try:
+        yield
+    finally:
+        faiss.omp_set_num_threads(before)
+
+
+def top_inner_products(
+    queries_BD: FloatArray, labels_LD: FloatArray, count: int
+) -> tuple[FloatArray, IntArray]:
+    """The labels with the `count` highest inner products of each query, by matrix products.
+
+    Returns:
+        FAISS's scores float32 and rows int64, both [B, count], best first; count is at most L.
+    """
+    scores_BC = np.empty((len(queries_BD), count), np.float32)
+    rows_BC = np.empty((len(queries_BD), count), np.int64)
+    faiss.knn_inner_product(
+        faiss.swig_ptr(queries_BD),
+        faiss.swig_ptr(labels_LD),
+        labels_LD.shape[1],
+        len(queries_BD),
+        len(labels_LD),
+        count,
+        faiss.swig_ptr(scores_BC),
+        faiss.swig_ptr(rows_BC),
+    )
+    return scores_BC, rows_BC
+
+
+def new_flat(width: int) -> Any:
+    """An index of no vectors: all that an exact index has to remember is the width."""
+    return faiss.IndexFlatIP(width)
+
+
+def new_graph(labels_LD: FloatArray, num_neighbors: int, ef_construction: int, *, seed: int) -> Any:
+    """An HNSW graph over the labels, by inner product; `attach_labels` makes it searchable."""
+    index = faiss.IndexHNSWFlat(labels_LD.shape[1], num_neighbors, faiss.METRIC_INNER_PRODUCT)
+    index.hnsw.efConstruction = ef_construction
+    index.hnsw.rng = faiss.RandomGenerator(seed)
+    with _one_thread(needed=not _GRAPHS_ARE_DETERMINISTIC):
+        index.add(labels_LD)
+    graph = faiss.serialize_index(index, faiss.IO_FLAG_SKIP_STORAGE)
+    return faiss.deserialize_index(graph, faiss.IO_FLAG_SKIP_STORAGE)
+
+
+def attach_labels(graph: Any, labels_LD: FloatArray) -> None:
+    """Lets a graph without vectors compare queries with these labels, which it does not copy."""
+    storage = faiss.IndexFlatIP(graph.d)
+    empty = faiss.MaybeOwnedVectorUInt8()
+    storage.codes = faiss.MaybeOwnedVectorUInt8.create_view(
+        faiss.swig_ptr(labels_LD), labels_LD.nbytes, empty.owner
+    )
+    storage.ntotal = len(labels_LD)
+    graph.storage = storage
+    graph.own_fields = False
+    # C++ holds bare pointers: the storage and the array must live as long as the graph.
+    graph.motherlode_keeps = storage, labels_LD
+
+
+def search_graph(
+    graph: Any, queries_BD: FloatArray, count: int, ef: int, allowed_L: NDArray[np.bool_] | None
+) -> IntArray:
+    """int64 [B, count]: rows that a walk with `ef` candidates finds; -1 where there are no more."""
+    parameters = faiss.SearchParametersHNSW(efSearch=ef, sel=_selector(allowed_L))
+    _, rows_BC = graph.search(queries_BD, count, params=parameters)
+    return np.asarray(rows_BC, np.int64)
+
+
+def new_lists(labels_LD: FloatArray, nlist: int, *, spherical: bool, seed: int) -> Any:
+    """Inverted lists of the labels around k-means centroids.
+
+    Args:
+        labels_LD: float32 [L, D].
+        nlist: Lists, at most L.
+        spherical: Compare by inner product with centroids of length 1, otherwise by distance.
+        seed: Of k-means.
+    """
+    width = labels_LD.shape[1]
+    metric = faiss.METRIC_INNER_PRODUCT if spherical else faiss.METRIC_L2
+    quantizer = faiss.IndexFlat(width, metric)
+    index = faiss.IndexIVFFlat(quantizer, width, nlist, metric)
+    index.quantizer_trains_alone = 0
+    index.cp.seed = seed % 2**31
+    index.cp.spherical = spherical
+    index.cp.niter = _KMEANS_ROUNDS
+    index.cp.min_points_per_centroid = 1
+    index.cp.max_points_per_centroid = _SAMPLES_PER_LIST
+    # Matrix products may round differently with another number of threads.
+    with _one_thread():
+        index.train(labels_LD)
+        index.add(labels_LD)
+    return index
+
+
+def search_lists(
+    lists: Any, queries_BD: FloatArray, count: int, nprobe: int, allowed_L: NDArray[np.bool_] | None
+) -> IntArray:
+    """int64 [B, count]: best rows of each query's `nprobe` lists; -1 where there are no more."""
+    # A selector keeps FAISS from choosing lists by matrix products, whose rounding depends on the
+    # size of the batch; a query's lists must not.
+    everything = faiss.SearchParameters(sel=faiss.IDSelectorAll())
+    nearness_BC, lists_BC = lists.quantizer.search(queries_BD, nprobe, params=everything)
+    parameters = faiss.SearchParametersIVF(nprobe=nprobe, sel=_selector(allowed_L))
+    _, rows_BC = lists.search_preassigned(
+        queries_BD, count, lists_BC, nearness_BC, params=parameters
+    )
+    return np.asarray(rows_BC, np.int64)
+
+
+def _selector(allowed_L: NDArray[np.bool_] | None) -> Any:
+    if allowed_L is None:
+        return None
+    return faiss.IDSelectorBitmap(np.packbits(allowed_L, bitorder="little"))
+
+
+def write(index: Any, path: Path) -> None:
+    """Writes an index without the vectors that `attach_labels` gave it.
+
+    Raises:
+        RuntimeError: If the file cannot be written, as FAISS has it.
+    """
+    faiss.write_index(index, str(path), faiss.IO_FLAG_SKIP_STORAGE)
+
+
+def read(path: Path, *, mmap: bool) -> Any:
+    """Reads an index; with mmap its arrays stay in the file and are shared between processes.
+
+    Raises:
+        BundleError: If the file is not a sound FAISS index.
+    """
+    flags = faiss.IO_FLAG_SKIP_STORAGE | (faiss.IO_FLAG_MMAP_IFC if mmap else 0)
+    try:
+        with _reading, _limits(path.stat().st_size):
+            return faiss.read_index(str(path), flags)
+    except (OSError, RuntimeError, MemoryError) as error:
+        # FAISS names a source line of its own first, then the reason.
+        reason = re.sub(r"^.*\.\w+:\d+: (Error: )?", "", str(error))
+        raise BundleError(path, f"not a sound FAISS index: {shorten(reason)}") from error
+
+
+@contextmanager
+def _limits(size_bytes: int) -> Iterator[None]:
+    """Nothing in a file is longer than the file: a lie about lengths must not allocate memory."""
+    loops = faiss.get_deserialization_loop_limit()
+    vector_bytes = faiss.get_deserialization_vector_byte_limit()
+    faiss.set_deserialization_loop_limit(size_bytes)
+    faiss.set_deserialization_vector_byte_limit(size_bytes)
+    try:
+        yield
+    finally:
+        faiss.set_deserialization_loop_limit(loops)
+        faiss.set_deserialization_vector_byte_limit(vector_bytes)
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """What an index says about itself.
+
+    Attributes:
+        family: `Flat`, `HNSW`, `IVF`, or the name of a class that Motherlode does not build.
+        width: Width of its vectors.
+        num_vectors: Vectors it tells apart; none for an index from `new_flat`.
+        size_bytes: Memory of its own structure, without vectors from `attach_labels`.
+        is_similarity: Whether it compares by inner product, otherwise by distance.
+        structure: Factory string, such as `HNSW32,Flat`.
+    """
+
+    family: str
+    width: int
+    num_vectors: int
+    size_bytes: int
+    is_similarity: bool
+    structure: str
+
+
+def facts_of(index: Any) -> Facts:
+    """What an index from here, or from a file, says about itself."""
+    family, size_bytes, structure = type(index).__name__, 0, "Flat"
+    if isinstance(index, faiss.IndexHNSWFlat):
+        hnsw = index.hnsw
+        family, structure = "HNSW", f"HNSW{hnsw.nb_neighbors(1)},Flat"
+        size_bytes = 4 * hnsw.neighbors.size() + 8 * hnsw.offsets.size() + 4 * hnsw.levels.size()
+    elif isinstance(index, faiss.IndexIVFFlat):
+        family, structure = "IVF", f"IVF{index.nlist},Flat"
+        size_bytes = 4 * index.d * (index.ntotal + index.nlist) + 8 * index.ntotal
+    elif isinstance(index, faiss.IndexFlat):
+        family = "Flat"
+    is_similarity = index.metric_type == faiss.METRIC_INNER_PRODUCT
+    return Facts(family, index.d, index.ntotal, size_bytes, is_similarity, structure)
+
+
+def num_nodes(graph: Any) -> int:
+    """Vectors that have a place in a graph: in a sound file, as many as the index counts."""
+    return int(graph.hnsw.levels.size())
+
+
+def rows_in_lists(lists: Any) -> IntArray:
+    """int64 [L]: the rows in all lists, one list after the other."""
+    inverted = lists.invlists
+    parts = [
+        faiss.rev_swig_ptr(inverted.get_ids(i), inverted.list_size(i)).copy()
+        for i in range(lists.nlist)
+        if inverted.list_size(i)
+    ]
+    return np.concatenate([np.empty(0, np.int64), *parts])

@@ -1,0 +1,250 @@
+"""The index families, and how one is built, read and measured.
+
+Shapes: B queries, L labels in all, A labels allowed, D embedding width.
+"""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import ClassVar, final
+
+import numpy as np
+from numpy.typing import NDArray
+from typing_extensions import override
+
+from motherlode.core.errors import BundleError
+from motherlode.core.index import faiss
+from motherlode.core.index.config import ExactConfig, HnswConfig, IndexConfig, IvfFlatConfig
+from motherlode.core.index.index import MARGIN, LabelEmbeddings, LabelIndex, Shortlist
+from motherlode.core.index.seal import check_seal
+from motherlode.core.queries import FloatArray, IntArray
+
+# Beyond this spread of the labels' lengths (deviation over mean), directions alone make bad lists.
+_EVEN_LENGTHS = 0.25
+
+
+@final
+class ExactIndex(LabelIndex):
+    """Compares each query with every label, by matrix products over the label embeddings."""
+
+    kind: ClassVar[str] = "exact"
+    config: ExactConfig
+
+    @classmethod
+    def build(cls, config: ExactConfig, labels: LabelEmbeddings) -> ExactIndex:
+        """See `build_index`."""
+        return cls(config, faiss.new_flat(labels.width), labels)
+
+    @classmethod
+    def load(
+        cls, config: ExactConfig, path: Path, labels: LabelEmbeddings, *, mmap: bool
+    ) -> ExactIndex:
+        """See `load_index`."""
+        index = faiss.read(path, mmap=mmap)
+        _expect(path, faiss.facts_of(index), family="Flat", width=labels.width, num_vectors=0)
+        return cls(config, index, labels)
+
+    @override
+    def _propose(self, queries_BD: FloatArray, count: int, allowed: IntArray | None) -> Shortlist:
+        return self._scan(queries_BD, count, allowed)
+
+
+@final
+class HnswIndex(LabelIndex):
+    """Walks a graph in which every label knows labels near it.
+
+    The graph is that of the inner product itself. Adding a dimension to make distance order as the
+    inner product does was measured, and finds far fewer labels once lengths differ. What helps is
+    to subtract the mean label before the graph is built: that changes every score of a query by the
+    same amount, hence no order, and the edges are no longer spent on a direction all labels share.
+    """
+
+    kind: ClassVar[str] = "hnsw"
+    config: HnswConfig
+
+    @classmethod
+    def build(cls, config: HnswConfig, labels: LabelEmbeddings, *, seed: int) -> HnswIndex:
+        """See `build_index`."""
+        mean_D = labels.labels_LD.mean(axis=0, dtype=np.float64).astype(np.float32)
+        graph = faiss.new_graph(
+            labels.labels_LD - mean_D, config.num_neighbors, config.ef_construction, seed=seed
+        )
+        faiss.attach_labels(graph, labels.labels_LD)
+        return cls(config, graph, labels)
+
+    @classmethod
+    def load(
+        cls, config: HnswConfig, path: Path, labels: LabelEmbeddings, *, mmap: bool
+    ) -> HnswIndex:
+        """See `load_index`."""
+        graph = faiss.read(path, mmap=mmap)
+        facts = faiss.facts_of(graph)
+        _expect(path, facts, family="HNSW", width=labels.width, num_vectors=labels.num_labels)
+        structure = f"HNSW{config.num_neighbors},Flat"
+        if facts.structure != structure or faiss.num_nodes(graph) != facts.num_vectors:
+            raise BundleError(path, f"holds {facts.structure}, expected {structure}")
+        faiss.attach_labels(graph, labels.labels_LD)
+        return cls(config, graph, labels)
+
+    @override
+    def _propose(self, queries_BD: FloatArray, count: int, allowed: IntArray | None) -> Shortlist:
+        num_allowed = self.num_labels if allowed is None else len(allowed)
+        wanted = min(count + MARGIN, num_allowed)
+        # To keep as many allowed candidates as without a filter, the walk keeps more of all.
+        ef = math.ceil(max(self.config.ef_search, wanted) * self.num_labels / num_allowed)
+        # The walk compares the query with about so many labels, in random places of the memory.
+        if ef * self.config.num_neighbors >= num_allowed:
+            return self._scan(queries_BD, count, allowed)
+        mask_L = _mask(allowed, self.num_labels)
+        return Shortlist(faiss.search_graph(self._index, queries_BD, wanted, ef, mask_L))
+
+
+@final
+class IvfFlatIndex(LabelIndex):
+    """Groups labels by k-means and compares a query with the labels of the nearest groups.
+
+    Labels of about the same length are grouped by direction. Otherwise they get one more dimension
+    that makes all lengths equal: there, the nearest have the highest inner products.
+    """
+
+    kind: ClassVar[str] = "ivf_flat"
+    config: IvfFlatConfig
+
+    @classmethod
+    def build(cls, config: IvfFlatConfig, labels: LabelEmbeddings, *, seed: int) -> IvfFlatIndex:
+        """See `build_index`."""
+        nlist = config.nlist or math.ceil(4 * math.sqrt(labels.num_labels))
+        norms_L = np.sqrt(np.vecdot(labels.labels_LD, labels.labels_LD, dtype=np.float64))
+        spherical = bool(norms_L.std() <= _EVEN_LENGTHS * norms_L.mean())
+        vectors = labels.labels_LD if spherical else _lengthened(labels, norms_L)
+        nlist = min(nlist, labels.num_labels)
+        return cls(config, faiss.new_lists(vectors, nlist, spherical=spherical, seed=seed), labels)
+
+    @classmethod
+    def load(
+        cls, config: IvfFlatConfig, path: Path, labels: LabelEmbeddings, *, mmap: bool
+    ) -> IvfFlatIndex:
+        """See `load_index`."""
+        lists = faiss.read(path, mmap=mmap)
+        facts = faiss.facts_of(lists)
+        width = labels.width if facts.is_similarity else labels.width + 1
+        _expect(path, facts, family="IVF", width=width, num_vectors=labels.num_labels)
+        if not np.array_equal(np.sort(faiss.rows_in_lists(lists)), np.arange(labels.num_labels)):
+            raise BundleError(path, "the lists do not hold each label once")
+        return cls(config, lists, labels)
+
+    @override
+    def _propose(self, queries_BD: FloatArray, count: int, allowed: IntArray | None) -> Shortlist:
+        num_allowed = self.num_labels if allowed is None else len(allowed)
+        # With a filter, more lists are needed to see as many labels.
+        nprobe = math.ceil(self.config.nprobe * self.num_labels / num_allowed)
+        if nprobe >= self._index.nlist:
+            return self._scan(queries_BD, count, allowed)
+        wanted = min(count + MARGIN, num_allowed)
+        mask_L = _mask(allowed, self.num_labels)
+        vectors = queries_BD if self._index.d == self.width else self._lengthened(queries_BD)
+        return Shortlist(faiss.search_lists(self._index, vectors, wanted, nprobe, mask_L))
+
+    def _lengthened(self, queries_BD: FloatArray) -> FloatArray:
+        """float32 [B, D + 1]: queries as long as the longest label, with 0 added."""
+        # The largest value first: a tiny or huge square has no place in a float32. Each step
+        # treats a query alone, so that its bits, and its lists, are the same in any batch.
+        peaks_B = np.abs(queries_BD).max(axis=1, keepdims=True)
+        scaled_BD = queries_BD / np.where(peaks_B > 0, peaks_B, 1)
+        norms_B = np.sqrt(np.vecdot(scaled_BD, scaled_BD))[:, None]
+        longer = np.zeros((len(queries_BD), self.width + 1), np.float32)
+        longer[:, :-1] = scaled_BD * (np.float32(self._norm) / np.where(norms_B > 0, norms_B, 1))
+        return longer
+
+
+def build_index(config: IndexConfig, labels_LD: FloatArray, *, seed: int) -> LabelIndex:
+    """An index over label embeddings; the same for the same arguments, bit by bit.
+
+    Args:
+        config: Family and settings.
+        labels_LD: float32 [L, D], finite; L and D at least 1. The index keeps this array, so it
+            must not change any more.
+        seed: Of k-means or of the levels of a graph.
+
+    Raises:
+        ValueError: If labels_LD is not as above.
+    """
+    labels = LabelEmbeddings.checked(labels_LD)
+    match config:
+        case ExactConfig():
+            return ExactIndex.build(config, labels)
+        case IvfFlatConfig():
+            return IvfFlatIndex.build(config, labels, seed=seed)
+        case HnswConfig():
+            return HnswIndex.build(config, labels, seed=seed)
+
+
+def load_index(config: IndexConfig, path: Path, labels_LD: FloatArray, *, mmap: bool) -> LabelIndex:
+    """An index as `LabelIndex.save` wrote it.
+
+    Args:
+        config: As it was built.
+        path: The file.
+        labels_LD: float32 [L, D], as it was built over; a memmap stays one.
+        mmap: Leave large arrays in the file, to be read when needed and shared between processes.
+            The file must then never change.
+
+    Raises:
+        BundleError: If the file is missing or damaged, is of another family, width or number of
+            labels, or was built over other label embeddings.
+    """
+    try:
+        labels = LabelEmbeddings.checked(labels_LD)
+    except ValueError as error:
+        raise BundleError(path, str(error)) from error
+    check_seal(path, labels.labels_LD)
+    match config:
+        case ExactConfig():
+            return ExactIndex.load(config, path, labels, mmap=mmap)
+        case IvfFlatConfig():
+            return IvfFlatIndex.load(config, path, labels, mmap=mmap)
+        case HnswConfig():
+            return HnswIndex.load(config, path, labels, mmap=mmap)
+
+
+def measure_recall(
+    index: LabelIndex, labels_LD: FloatArray, queries_BD: FloatArray, k: int
+) -> float:
+    """Share, 0 to 1, of the k best labels that an index finds; labels of equal score are as good.
+
+    Args:
+        index: Over labels_LD.
+        labels_LD: float32 [L, D].
+        queries_BD: float32 [B, D]; B at least 1.
+        k: Hits asked for.
+    """
+    exact = build_index(ExactConfig(), labels_LD, seed=0)
+    best_BK = exact.search(queries_BD, k).scores.reshape(len(queries_BD), -1)
+    found_BK = index.search(queries_BD, k).scores.reshape(best_BK.shape)
+    return float((found_BK >= best_BK[:, -1:]).mean())
+
+
+def _expect(path: Path, facts: faiss.Facts, *, family: str, width: int, num_vectors: int) -> None:
+    for name, actual, expected in (
+        ("family", facts.family, family),
+        ("width", facts.width, width),
+        ("number of vectors", facts.num_vectors, num_vectors),
+        ("metric", facts.is_similarity or family == "IVF", True),
+    ):
+        if actual != expected:
+            raise BundleError(path, f"{name} is {actual}, expected {expected}")
+
+
+def _mask(allowed: IntArray | None, num_labels: int) -> NDArray[np.bool_] | None:
+    if allowed is None:
+        return None
+    mask_L = np.zeros(num_labels, np.bool_)
+    mask_L[allowed] = True
+    return mask_L
+
+
+def _lengthened(labels: LabelEmbeddings, norms_L: NDArray[np.float64]) -> FloatArray:
+    """float32 [L, D + 1]: labels with a last value that makes them all as long as the longest."""
+    missing_L = np.sqrt(np.maximum(labels.norm**2 - norms_L**2, 0))
+    return np.column_stack([labels.labels_LD, missing_L]).astype(np.float32)

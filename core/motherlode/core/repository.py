@@ -1,0 +1,302 @@
+"""Models and their versions in a folder: publish, find, name, retire.
+
+REPOSITORY/MODEL/000007/         one version: a bundle that never changes
+REPOSITORY/MODEL/aliases.json    optional: {"stable": 7}
+
+Any number of readers and publishers may use one repository at once, also from several processes.
+Whatever a dying publisher leaves is hidden, and the next publisher of that model removes it.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, final
+
+from motherlode.core.aliases import (
+    check_alias_name,
+    is_alias_name,
+    read_aliases,
+    write_aliases,
+)
+from motherlode.core.errors import (
+    BundleError,
+    ConfigError,
+    NotFoundError,
+    UnsupportedFormatError,
+)
+from motherlode.core.manifest import Manifest, read_manifest
+from motherlode.core.staging import (
+    locked,
+    remove_folder,
+    staging_folder,
+    sync,
+)
+
+if TYPE_CHECKING:
+    from motherlode.core.draft import BundleDraft
+
+logger = logging.getLogger(__name__)
+
+_MODEL_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}", re.ASCII)
+_VERSION_FOLDER = re.compile(r"[0-9]{6,18}", re.ASCII)
+
+
+@final
+class Repository:
+    """All models under one folder; the folder need not exist before the first publish."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def models(self) -> list[str]:
+        """Names of the models that have a version, sorted."""
+        if not self.path.is_dir():
+            return []
+        names = [entry.name for entry in self.path.iterdir() if _MODEL_NAME.fullmatch(entry.name)]
+        return sorted(name for name in names if self._newest(name) is not None)
+
+    def versions(self, model: str) -> list[int]:
+        """Versions with a valid manifest, oldest first; empty for an unknown model.
+
+        A version that a newer Motherlode wrote is among them: to load it fails with the reason.
+        """
+        return [version for version in self._folders(model) if self._is_valid(model, version)]
+
+    def path_of(self, model: str, version: int) -> Path:
+        """The folder of a version, whether it exists or not."""
+        return self.path / model / f"{version:06d}"
+
+    def manifest(self, model: str, version: int) -> Manifest:
+        """The manifest of a version.
+
+        Raises:
+            BundleError: If it is missing or not valid.
+        """
+        return read_manifest(self.path_of(model, version))
+
+    def resolve(self, model: str, reference: int | str | None = None) -> int:
+        """The version that a reference means.
+
+        Args:
+            model: Name of the model.
+            reference: A version as number or digits, an alias, or None for the newest version.
+
+        Raises:
+            NotFoundError: If there is no such model, version or alias; says what there is.
+        """
+        newest = self._newest(model)
+        if newest is None:
+            self._check_exists()
+            raise NotFoundError("model", model, known=self.models())
+        if reference is None:
+            return newest
+        if isinstance(reference, str) and not (reference.isascii() and reference.isdecimal()):
+            return self._resolve_alias(model, reference)
+        version = int(reference)
+        if not self._is_valid(model, version):
+            raise NotFoundError("version", f"{model}@{version}", known=self._known_versions(model))
+        return version
+
+    def aliases(self, model: str) -> dict[str, int]:
+        """Versions by alias; empty where the model has none.
+
+        Raises:
+            BundleError: If `aliases.json` is not valid.
+        """
+        return read_aliases(self.path / model) if _MODEL_NAME.fullmatch(model) else {}
+
+    def set_alias(self, model: str, alias: str, reference: int | str | None = None) -> int:
+        """Makes an alias mean a version, whatever it meant before; gives the version.
+
+        Raises:
+            ConfigError: If the alias is not a name for one.
+            NotFoundError: If there is no such model or version.
+            BundleError: If the file of aliases cannot be read or written.
+        """
+        check_alias_name(alias)
+        version = self.resolve(model, reference)
+        with self._lock(model):
+            # Resolved again: a retention run may just have removed it.
+            self.resolve(model, version)
+            write_aliases(self.path / model, self.aliases(model) | {alias: version})
+        return version
+
+    def remove_alias(self, model: str, alias: str) -> None:
+        """Removes an alias.
+
+        Raises:
+            NotFoundError: If there is no such alias.
+            BundleError: If the file of aliases cannot be read or written.
+        """
+        self._resolve_alias(model, alias)
+        with self._lock(model):
+            kept = {name: v for name, v in self.aliases(model).items() if name != alias}
+            write_aliases(self.path / model, kept)
+
+    def publish(self, model: str, draft: BundleDraft, *, keep: int | None = None) -> int:
+        """Writes a draft as a new version and gives its number.
+
+        The version becomes visible at once and whole, or not at all.
+
+        Args:
+            model: Name of the model, made if new.
+            draft: What to publish.
+            keep: Versions to keep, this one included; older ones are removed unless an alias names
+                them. None keeps all.
+
+        Raises:
+            ConfigError: If the model's name or `keep` is wrong.
+            BundleError: If it cannot be written; nothing of it remains.
+        """
+        check_model_name(model)
+        if keep is not None and keep < 1:
+            raise ConfigError("keep", expected="at least 1", actual=keep)
+        folder = self.path / model
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            sync(self.path)
+            with staging_folder(folder) as staging:
+                _write_checked(draft, staging, folder)
+                version = self._appear(model, staging)
+        except OSError as error:
+            raise BundleError(folder, f"cannot publish: {error.strerror or error}") from error
+        logger.info("published %s@%d", model, version)
+        if keep is not None:
+            self.retire(model, keep=keep)
+        return version
+
+    def retire(self, model: str, *, keep: int) -> list[int]:
+        """Removes the oldest versions beyond `keep`, but none that an alias names; gives them.
+
+        A process that has a removed version loaded can go on using it.
+
+        Raises:
+            BundleError: If the aliases cannot be read, or a version cannot be removed.
+        """
+        with self._lock(model):
+            named = set(self.aliases(model).values())
+            retired = [v for v in self.versions(model)[:-keep] if v not in named]
+            for version in retired:
+                self._remove(model, version)
+        return retired
+
+    def _appear(self, model: str, staging: Path) -> int:
+        """Renames a staging folder to the next version.
+
+        Making the empty folder claims a number, since only one publisher can; a rename onto one's
+        own empty folder then replaces it in one step. Until then readers ignore the folder.
+        """
+        version = max(self._folders(model), default=0) + 1
+        while True:
+            target = self.path_of(model, version)
+            try:
+                target.mkdir()
+            except FileExistsError:
+                version += 1
+                continue
+            try:
+                staging.rename(target)
+            except OSError:
+                with suppress(OSError):
+                    target.rmdir()
+                raise
+            sync(target.parent)
+            return version
+
+    def _remove(self, model: str, version: int) -> None:
+        path = self.path_of(model, version)
+        try:
+            remove_folder(path)
+        except OSError as error:
+            raise BundleError(path, f"cannot be removed: {error.strerror or error}") from error
+        logger.info("removed %s@%d", model, version)
+
+    def _resolve_alias(self, model: str, alias: str) -> int:
+        aliases = self.aliases(model)
+        if alias not in aliases:
+            known = [*sorted(aliases), *self._known_versions(model)]
+            raise NotFoundError("alias", f"{model}@{alias}", known=known)
+        version = aliases[alias]
+        if not self._is_valid(model, version):
+            name = f"{model}@{version}, which the alias {alias} names"
+            raise NotFoundError("version", name, known=self._known_versions(model))
+        return version
+
+    def _folders(self, model: str) -> list[int]:
+        """Numbers of all folders that look like a version, valid or not, ascending."""
+        folder = self.path / model
+        # A model's name may come from a stranger and must not lead out of the repository.
+        if not _MODEL_NAME.fullmatch(model) or not folder.is_dir():
+            return []
+        names = [entry.name for entry in folder.iterdir() if _VERSION_FOLDER.fullmatch(entry.name)]
+        return sorted(int(name) for name in names if int(name) > 0 and f"{int(name):06d}" == name)
+
+    def _newest(self, model: str) -> int | None:
+        newest_first = reversed(self._folders(model))
+        return next((version for version in newest_first if self._is_valid(model, version)), None)
+
+    def _is_valid(self, model: str, version: int) -> bool:
+        try:
+            self.manifest(model, version)
+        except UnsupportedFormatError:
+            return True
+        except BundleError:
+            return False
+        return True
+
+    def _known_versions(self, model: str) -> list[str]:
+        return [str(version) for version in self.versions(model)]
+
+    def _check_exists(self) -> None:
+        if not self.path.is_dir():
+            raise NotFoundError("repository", str(self.path))
+
+    @contextmanager
+    def _lock(self, model: str) -> Iterator[None]:
+        with locked(self.path / model / ".lock"):
+            yield
+
+
+def check_model_name(name: str) -> None:
+    """Refuses what cannot be the name of a model.
+
+    Raises:
+        ConfigError: If it is empty, longer than 100 characters, or has other characters than
+            letters, digits, `.`, `_` and `-`, or starts with one of the last three.
+    """
+    if not _MODEL_NAME.fullmatch(name):
+        expected = "a letter or digit, then up to 99 letters, digits, '.', '_' or '-'"
+        raise ConfigError("model", expected=expected, actual=name)
+
+
+def parse_model_ref(text: str) -> tuple[str, str | None]:
+    """Model and reference of `MODEL`, `MODEL@VERSION` or `MODEL@ALIAS`, for `Repository.resolve`.
+
+    Raises:
+        ConfigError: If the text is none of these.
+    """
+    model, at, reference = text.partition("@")
+    check_model_name(model)
+    is_reference = is_alias_name(reference) or re.fullmatch(r"[0-9]{1,18}", reference)
+    if at and not is_reference:
+        raise ConfigError("model", expected="MODEL, MODEL@VERSION or MODEL@ALIAS", actual=text)
+    return model, reference or None
+
+
+def _write_checked(draft: BundleDraft, staging: Path, folder: Path) -> None:
+    """Writes a bundle and asks it its golden queries before anyone can see it."""
+    # Imported here: to look into a repository takes neither PyTorch nor FAISS, seconds to import.
+    from motherlode.core.bundle import read_bundle, write_bundle  # noqa: PLC0415
+    from motherlode.core.retriever import Retriever  # noqa: PLC0415
+
+    try:
+        write_bundle(draft, staging)
+        # A full disk or a part that does not fit the others shows here at the latest.
+        Retriever(read_bundle(staging, verify=False), model=folder.name, version=0).check_golden()
+    except BundleError as error:
+        place = error.path.relative_to(staging)
+        raise BundleError(folder, f"cannot publish: {place}: {error.reason}") from error

@@ -1,0 +1,1 @@
+"""The gRPC server: batching, hot reload, health and metrics round `core`'s retriever."""

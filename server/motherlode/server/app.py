@@ -1,0 +1,252 @@
+"""The life of a server: bind, load, serve, drain, stop."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import logging
+import os
+import signal
+import threading
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Any, final
+from wsgiref.simple_server import WSGIServer
+
+import grpc
+import torch
+from grpc_health.v1 import health
+from grpc_reflection.v1alpha import reflection
+from prometheus_client import start_http_server
+
+from motherlode.core.errors import ConfigError
+from motherlode.server.batcher import Batcher
+from motherlode.server.config import ServerConfig, split_address
+from motherlode.server.health import SERVICE, HealthBoard
+from motherlode.server.metrics import Meters
+from motherlode.server.servicer import RetrievalServicer
+from motherlode.server.slot import Catalog
+from motherlode.server.watcher import Watcher
+from motherlode.v1 import retrieval_pb2_grpc
+
+logger = logging.getLogger(__name__)
+
+# For the engine to end its last batch, even where calls get no grace.
+_SHORTEST_GRACE_S = 1.0
+
+# Garbage is rare in the request path, and a full collection stops it for tens of milliseconds.
+_GC_THRESHOLDS = (50_000, 20, 100)
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Readiness:
+    """What a caller who waits for a server wants to know.
+
+    Attributes:
+        listen: Bound address of the gRPC port.
+        metrics: Bound address of the Prometheus port.
+        models: Serving version by model.
+        pid: The process.
+    """
+
+    listen: str
+    metrics: str
+    models: dict[str, int]
+    pid: int
+
+
+@final
+class Server:
+    """One gRPC port, one metrics port, one engine, any number of models.
+
+    Attributes:
+        catalog: What it serves.
+        watcher: What keeps that up to date.
+        meters: Its metrics.
+        listen_address: Bound address of the gRPC port; empty before that.
+    """
+
+    def __init__(self, config: ServerConfig) -> None:
+        self._config = config
+        self.meters = Meters()
+        self._health = HealthBoard()
+        self.listen_address = ""
+        self.catalog = Catalog()
+        self.watcher = Watcher(config, self.catalog, self.meters, self._health)
+        self._batcher = Batcher(
+            self.meters,
+            max_queued=config.max_queued_queries,
+            max_batch=config.max_batch_queries,
+        )
+        self._servicer = RetrievalServicer(config, self.catalog, self._batcher, self.meters)
+        self._grpc: Any = None
+        self._metrics: tuple[WSGIServer, threading.Thread] | None = None
+        self._watching: asyncio.Task[None] | None = None
+
+    async def start(self) -> Readiness:
+        """Binds the ports, loads what the repository has, and serves.
+
+        From the first moment on health is answered, and calls are told that the server is starting.
+
+        Raises:
+            ConfigError: If the repository is no folder, or an address cannot be bound.
+        """
+        if not self._config.repository.is_dir():
+            raise ConfigError("repository", expected="a folder", actual=self._config.repository)
+        metrics = self._start_metrics()
+        self._batcher.start()
+        self.listen_address = listen = await self._start_grpc()
+        await self.watcher.scan()
+        self._servicer.refusal = None
+        self._watching = asyncio.create_task(self.watcher.run())
+        models = {slot.model: slot.current.version for slot in self.catalog if slot.current}
+        if not models:
+            logger.warning("there is no model to serve yet in %s", self._config.repository)
+        return Readiness(listen, metrics, models, os.getpid())
+
+    @property
+    def is_draining(self) -> bool:
+        """Whether new calls are refused because the server stops."""
+        return self._servicer.is_draining
+
+    @property
+    def is_working(self) -> bool:
+        """Whether the engine or the loader is still at work."""
+        return self._batcher.is_running or self.watcher.is_loading
+
+    async def stop(self) -> None:
+        """Answers what is under way, refuses what comes, and stops within the grace."""
+        await self._health.stop()
+        await asyncio.sleep(self._config.drain_delay_s)
+        self._servicer.drain()
+        if self._watching is not None:
+            self._watching.cancel()
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + self._config.drain_grace_s
+        with suppress(TimeoutError):
+            await asyncio.wait_for(self._servicer.wait_idle(), self._config.drain_grace_s)
+        await self.close(grace_s=max(0.0, deadline - loop.time()))
+
+    async def close(self, *, grace_s: float = 0.0) -> None:
+        """Closes the ports and ends the threads; calls under way have `grace_s` seconds left.
+
+        To close twice does no harm.
+        """
+        if self._grpc is not None:
+            await self._grpc.stop(grace_s)
+        await asyncio.to_thread(self._batcher.stop, max(grace_s, _SHORTEST_GRACE_S))
+        self.watcher.close()
+        if self._metrics is not None:
+            http, thread = self._metrics
+            await asyncio.to_thread(http.shutdown)
+            http.server_close()
+            thread.join()
+
+    async def _start_grpc(self) -> str:
+        limit = self._config.max_message_bytes
+        self._grpc = grpc.aio.server(
+            options=[
+                ("grpc.max_receive_message_length", limit),
+                ("grpc.max_send_message_length", limit),
+                # A second server on a taken port must fail, not take half of the calls.
+                ("grpc.so_reuseport", 0),
+            ]
+        )
+        register = retrieval_pb2_grpc.add_RetrievalServiceServicer_to_server
+        register(self._servicer, self._grpc)  # type: ignore[no-untyped-call]
+        await self._health.start(self._grpc)
+        names = (SERVICE, health.SERVICE_NAME, reflection.SERVICE_NAME)
+        reflection.enable_server_reflection(names, self._grpc)
+        host, _ = split_address(self._config.listen)
+        try:
+            port = self._grpc.add_insecure_port(self._config.listen)
+        except RuntimeError as error:
+            raise _cannot_bind("listen", self._config.listen) from error
+        await self._grpc.start()
+        return f"{host}:{port}"
+
+    def _start_metrics(self) -> str:
+        host, port = split_address(self._config.metrics)
+        try:
+            self._metrics = start_http_server(port, host.strip("[]"), self.meters.registry)
+        except OSError as error:
+            raise _cannot_bind("metrics", self._config.metrics) from error
+        return f"{host}:{self._metrics[0].server_port}"
+
+
+def run(config: ServerConfig, on_ready: Callable[[Readiness], None]) -> int:
+    """Serves until SIGTERM or SIGINT, then drains; a second signal stops at once.
+
+    SIGHUP asks for a look at the repository.
+
+    Returns:
+        The exit status.
+
+    Raises:
+        ConfigError: If the server cannot start.
+    """
+    torch.set_num_threads(config.threads)
+    gc.set_threshold(*_GC_THRESHOLDS)
+    server: list[Server] = []
+    with asyncio.Runner(loop_factory=_loop_factory()) as runner:
+        runner.run(_serve(config, on_ready, server))
+    if server[0].is_working:
+        # Neither a load nor a batch can be interrupted, and nobody needs its outcome any more.
+        logging.shutdown()
+        os._exit(0)
+    return 0
+
+
+async def _serve(
+    config: ServerConfig, on_ready: Callable[[Readiness], None], made: list[Server]
+) -> None:
+    server = Server(config)
+    made.append(server)
+    asked, urged = asyncio.Event(), asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, lambda: urged.set() if asked.is_set() else asked.set())
+    loop.add_signal_handler(signal.SIGHUP, server.watcher.trigger)
+    starting = asyncio.create_task(server.start())
+    try:
+        if not await _first(starting, asked):
+            return
+        # What was loaded stays; it need not be looked at by every collection.
+        gc.collect()
+        gc.freeze()
+        on_ready(starting.result())
+        await asked.wait()
+        logger.info("stopping: calls under way are answered, new ones refused")
+        stopping = asyncio.create_task(server.stop())
+        await _first(stopping, urged)
+    finally:
+        starting.cancel()
+        await server.close()
+    logger.info("stopped")
+
+
+async def _first(task: asyncio.Task[Any], event: asyncio.Event) -> bool:
+    """Waits for a task or an event; gives whether the task is done, and raises what it raised."""
+    waiting = asyncio.create_task(event.wait())
+    await asyncio.wait({task, waiting}, return_when=asyncio.FIRST_COMPLETED)
+    waiting.cancel()
+    if not task.done():
+        task.cancel()
+        return False
+    task.result()
+    return True
+
+
+def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
+    try:
+        import uvloop  # noqa: PLC0415
+    except ImportError:
+        return None
+    factory: Callable[[], asyncio.AbstractEventLoop] = uvloop.new_event_loop
+    return factory
+
+
+def _cannot_bind(field: str, address: str) -> ConfigError:
+    return ConfigError(field, expected="an address that is free on this machine", actual=address)

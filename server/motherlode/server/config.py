@@ -1,0 +1,181 @@
+"""The server's settings: flags over environment over file over defaults."""
+
+from __future__ import annotations
+
+import os
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Self, final
+
+from pydantic import AfterValidator, BeforeValidator, Field, ValidationError, model_validator
+from pydantic_settings import (
+    BaseSettings,
+    EnvSettingsSource,
+    NoDecode,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+)
+from typing_extensions import override
+
+from motherlode.core.errors import ConfigError
+
+ENVIRONMENT_PREFIX = "MOTHERLODE_"
+
+
+def split_address(address: str) -> tuple[str, int]:
+    """Host and port of `HOST:PORT`; an IPv6 host stands in square brackets, which are kept.
+
+    Raises:
+        ValueError: If it is no such address.
+    """
+    host, colon, port = address.rpartition(":")
+    if not colon or not host or not port.isascii() or not port.isdigit() or int(port) > 65535:
+        raise ValueError("HOST:PORT with a port from 0 to 65535 is expected")
+    return host, int(port)
+
+
+def _check_address(address: str) -> str:
+    split_address(address)
+    return address
+
+
+def _split_names(value: object) -> object:
+    """A comma-separated text, as flags and variables give it, as a list."""
+    if isinstance(value, str):
+        return [name.strip() for name in value.split(",") if name.strip()]
+    return value
+
+
+Address = Annotated[str, AfterValidator(_check_address)]
+Names = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_split_names)]
+
+
+@final
+class ServerConfig(BaseSettings):
+    """Everything that can be set of a server.
+
+    Attributes:
+        repository: Folder that holds a folder per model.
+        models: Models to serve; none named means all that the repository has or will have.
+        serve_alias: Serve this alias's version where a model has one; else the newest valid one.
+        kept_versions: Earlier versions per model that stay loaded, so that requests may name them.
+        listen: Address of the gRPC port; port 0 takes a free one.
+        metrics: Address of the Prometheus port; port 0 takes a free one.
+        num_threads: Threads of one encode or search; None takes half of the cores, at least one.
+        max_queries_per_call: Most queries of one request.
+        max_k: Most labels per query.
+        max_text_bytes: Longest text of a query, in UTF-8.
+        max_message_bytes: Largest request and largest answer.
+        max_queued_queries: Queries that may wait for the engine; more are refused.
+        max_batch_queries: Queries that run together, unless one call alone has more.
+        max_stream_requests: Requests of one stream under way at the same time.
+        reload_interval_s: Time between two looks at the repository.
+        drain_delay_s: Time between the news that the server stops and its refusing of new calls.
+        drain_grace_s: Longest wait for calls under way before the server stops regardless.
+    """
+
+    model_config = SettingsConfigDict(
+        env_prefix=ENVIRONMENT_PREFIX, env_ignore_empty=True, frozen=True, extra="forbid"
+    )
+
+    repository: Path
+    models: Names = ()
+    serve_alias: str | None = None
+    kept_versions: int = Field(0, ge=0)
+    listen: Address = "127.0.0.1:8001"
+    metrics: Address = "127.0.0.1:8002"
+    num_threads: int | None = Field(None, ge=1)
+    max_queries_per_call: int = Field(1024, ge=1)
+    max_k: int = Field(1000, ge=1)
+    max_text_bytes: int = Field(65_536, ge=1)
+    max_message_bytes: int = Field(16 * 2**20, ge=1024)
+    max_queued_queries: int = Field(4096, ge=1)
+    max_batch_queries: int = Field(64, ge=1)
+    max_stream_requests: int = Field(8, ge=1)
+    reload_interval_s: float = Field(1.0, gt=0)
+    drain_delay_s: float = Field(0.0, ge=0)
+    drain_grace_s: float = Field(10.0, ge=0)
+
+    @property
+    def threads(self) -> int:
+        """Threads of one encode or search."""
+        # The other half is for the event loop, the loader, and who else lives on the machine.
+        return self.num_threads or max(1, len(os.sched_getaffinity(0)) // 2)
+
+    @model_validator(mode="after")
+    def _check_queue_holds_a_call(self) -> Self:
+        if self.max_queued_queries < self.max_queries_per_call:
+            raise ValueError(
+                f"max_queued_queries is expected to be at least max_queries_per_call "
+                f"({self.max_queries_per_call})"
+            )
+        return self
+
+    @classmethod
+    @override
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        # `load_config` merges the sources, since it alone knows the file.
+        return (init_settings,)
+
+
+def load_config(
+    file: Path | None = None, flags: Mapping[str, object] | None = None
+) -> ServerConfig:
+    """The settings of a TOML file, the environment and flags, each overruling the one before.
+
+    Args:
+        file: A flat TOML file of settings by their names.
+        flags: Settings given by hand; None values count as not given.
+
+    Raises:
+        ConfigError: If the file cannot be read, or a setting is unknown, missing or wrong.
+    """
+    sources: dict[str, Mapping[str, Any]] = {
+        str(file): {} if file is None else _read_toml(file),
+        "environment": EnvSettingsSource(ServerConfig)(),
+        "flags": {key: value for key, value in (flags or {}).items() if value is not None},
+    }
+    merged = {key: value for source in sources.values() for key, value in source.items()}
+    try:
+        return ServerConfig(**merged)
+    except ValidationError as error:
+        raise _config_error(error, sources) from None
+
+
+def _read_toml(file: Path) -> dict[str, Any]:
+    try:
+        return tomllib.loads(file.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConfigError(
+            str(file), expected="a readable file", actual=error.strerror or error
+        ) from error
+    except ValueError as error:
+        raise ConfigError(str(file), expected="TOML", actual=error) from None
+
+
+def _config_error(error: ValidationError, sources: Mapping[str, Mapping[str, Any]]) -> ConfigError:
+    first = error.errors(include_url=False)[0]
+    field = ".".join(str(part) for part in first["loc"]) or "max_queued_queries"
+    origin = [name for name, values in sources.items() if field.partition(".")[0] in values]
+    place = f"{origin[-1]}: {field}" if origin else field
+    match first["type"]:
+        case "missing":
+            return ConfigError(place, expected="a value", actual=None)
+        case "extra_forbidden":
+            known = ", ".join(sorted(ServerConfig.model_fields))
+            return ConfigError(place, expected=f"one of {known}", actual=field)
+    expected = first["msg"].removeprefix("Value error, ").removesuffix(" is expected")
+    return ConfigError(place, expected=expected, actual=_actual(first["input"], field))
+
+
+def _actual(value: object, field: str) -> object:
+    # An error of the whole model has all settings as its input.
+    return value.get(field, "the default") if isinstance(value, dict) else value

@@ -1,0 +1,188 @@
+"""Prometheus metrics, in a registry of their own.
+
+A version's series appear when it is loaded and disappear when it is retired, so a server that
+reloads for months exports no more series than on its first day.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, final
+
+from prometheus_client import (
+    CollectorRegistry,
+    Counter,
+    Gauge,
+    GCCollector,
+    PlatformCollector,
+    ProcessCollector,
+)
+
+from motherlode.server.histogram import Histogram
+
+STAGES = ("queue", "features", "encode", "search", "rank")
+_SECONDS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0)
+_LOAD_SECONDS = (0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0)
+_ROWS = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024, 2048)
+_VERSION = ("model", "version")
+
+
+@final
+class Meters:
+    """All metrics of one server.
+
+    Attributes:
+        registry: What the metrics port exports.
+    """
+
+    def __init__(self) -> None:
+        self.registry = CollectorRegistry()
+        ProcessCollector(registry=self.registry)
+        PlatformCollector(registry=self.registry)
+        GCCollector(registry=self.registry)
+        self._define_requests()
+        self._define_engine()
+        self._define_models()
+
+    def _define_requests(self) -> None:
+        self.requests = self._counter(
+            "requests_total", "Requests by outcome.", *_VERSION, "method", "code"
+        )
+        self.queries = self._counter("queries_total", "Queries answered.", *_VERSION)
+        self.request_seconds = self._histogram(
+            "request_duration_seconds",
+            "Time from a request's arrival to its answer, of requests answered.",
+            *_VERSION,
+        )
+        self.short_results = self._counter(
+            "results_short_total", "Queries with fewer than k hits.", *_VERSION
+        )
+        self.in_flight = self._gauge("inflight_requests", "Requests under way.")
+
+    def _define_engine(self) -> None:
+        self.stage_seconds = self._histogram(
+            "stage_duration_seconds",
+            "Time by stage: of each request in the queue, of each batch elsewhere.",
+            *_VERSION,
+            "stage",
+        )
+        self.batch_rows = self._histogram(
+            "batch_size", "Queries that ran together.", *_VERSION, buckets=_ROWS
+        )
+        self.queue_depth = self._gauge("queue_depth", "Queries that wait for the engine.")
+        self.rejected = self._counter("queue_rejected_total", "Requests not queued.", "reason")
+        self.dropped = self._counter(
+            "queue_dropped_total", "Requests dropped from the queue before they ran.", "reason"
+        )
+        for reason in ("queue_full", "draining", "starting"):
+            self.rejected.labels(reason)
+        for reason in ("cancelled", "expired"):
+            self.dropped.labels(reason)
+
+    def _define_models(self) -> None:
+        self.loads = self._counter(
+            "model_loads_total", "Attempts to load a version.", "model", "result", "reason"
+        )
+        self.load_seconds = self._histogram(
+            "model_load_duration_seconds",
+            "Time by phase of a load.",
+            "phase",
+            buckets=_LOAD_SECONDS,
+        )
+        self.last_reload = self._gauge(
+            "model_last_reload_timestamp_seconds", "Unix time of the last swap.", "model"
+        )
+        self.version_info = self._gauge(
+            "model_version_info", "1 for each loaded version.", *_VERSION, "digest", "index"
+        )
+        self.resident_bytes = self._gauge(
+            "model_resident_bytes", "Predicted memory of a loaded version.", *_VERSION, "where"
+        )
+
+    def watch_queue(self, depth: Callable[[], float]) -> None:
+        """Asks `depth` for the number of waiting queries at each scrape."""
+        self.queue_depth.set_function(depth)
+
+    def version(self, model: str, version: int) -> VersionMeters:
+        """The metrics of one version, ready to be counted on."""
+        return VersionMeters(self, model, version)
+
+    def remove_model(self, model: str) -> None:
+        """Removes the series of a model that the server has no more."""
+        self.loads.remove_by_labels({"model": model})
+        self.last_reload.remove_by_labels({"model": model})
+
+    def _counter(self, name: str, text: str, *labels: str) -> Counter:
+        return Counter(f"motherlode_{name}", text, labels, registry=self.registry)
+
+    def _gauge(self, name: str, text: str, *labels: str) -> Gauge:
+        return Gauge(f"motherlode_{name}", text, labels, registry=self.registry)
+
+    def _histogram(
+        self, name: str, text: str, *labels: str, buckets: Sequence[float] = _SECONDS
+    ) -> Histogram:
+        return Histogram(f"motherlode_{name}", text, labels, bounds=buckets, registry=self.registry)
+
+
+@final
+class VersionMeters:
+    """Metrics of one version, their label values looked up once."""
+
+    def __init__(self, meters: Meters, model: str, version: int) -> None:
+        self._meters = meters
+        self._labels = {"model": model, "version": str(version)}
+        values = (model, str(version))
+        self._stages = {stage: meters.stage_seconds.labels(*values, stage) for stage in STAGES}
+        self._request_seconds = meters.request_seconds.labels(*values)
+        self._queries = meters.queries.labels(*values)
+        self._short = meters.short_results.labels(*values)
+        self._rows = meters.batch_rows.labels(*values)
+        self._codes: dict[tuple[str, str], Any] = {}
+        self.count_request("TopK", "OK", 0)
+
+    def describe(self, *, digest: str, index: str, ram_bytes: int, gpu_bytes: int) -> None:
+        """Says what was loaded."""
+        labels = tuple(self._labels.values())
+        self._meters.version_info.labels(*labels, digest, index).set(1)
+        self._meters.resident_bytes.labels(*labels, "ram").set(ram_bytes)
+        self._meters.resident_bytes.labels(*labels, "gpu").set(gpu_bytes)
+
+    def count_request(self, method: str, code: str, amount: int = 1) -> None:
+        """Counts requests by outcome."""
+        child = self._codes.get((method, code))
+        if child is None:
+            child = self._meters.requests.labels(*self._labels.values(), method, code)
+            self._codes[method, code] = child
+        child.inc(amount)
+
+    def observe_request(self, method: str, duration_s: float) -> None:
+        """Counts one request that was answered."""
+        self.count_request(method, "OK")
+        self._request_seconds.observe(duration_s)
+
+    def observe_stage(self, stage: str, duration_s: float) -> None:
+        """Counts the time of one stage."""
+        self._stages[stage].observe(duration_s)
+
+    def observe_batch(self, num_queries: int, num_short: int) -> None:
+        """Counts the queries of one batch that ran, and those with fewer than k hits."""
+        self._rows.observe(num_queries)
+        self._queries.inc(num_queries)
+        if num_short:
+            self._short.inc(num_short)
+
+    def remove(self) -> None:
+        """Removes every series of this version."""
+        meters = self._meters
+        self._codes.clear()
+        for metric in (
+            meters.requests,
+            meters.queries,
+            meters.request_seconds,
+            meters.short_results,
+            meters.stage_seconds,
+            meters.batch_rows,
+            meters.version_info,
+            meters.resident_bytes,
+        ):
+            metric.remove_by_labels(self._labels)

@@ -1,0 +1,152 @@
+"""Which versions of which models answer: swapped in one step, let go when their last call is done.
+
+All of it belongs to the event loop's thread; the engine and the loader only hold what they get.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator, Mapping
+from typing import final
+
+from motherlode.core.errors import InvalidInputError, NotFoundError, UnavailableError
+from motherlode.core.retriever import Retriever
+from motherlode.server.metrics import VersionMeters
+
+
+@final
+class ServedVersion:
+    """One version of a model in memory.
+
+    A call takes the version that serves when it arrives and keeps it to its end. So no answer mixes
+    versions, a request is checked against the very bundle that will answer it, and a version that
+    was swapped out stays whole until its last call is done.
+
+    Attributes:
+        retriever: Answers the queries.
+        meters: Metrics of this version.
+    """
+
+    def __init__(self, retriever: Retriever, meters: VersionMeters) -> None:
+        self.retriever = retriever
+        self.meters = meters
+        self.model = retriever.model
+        self.version = retriever.version
+        self.digest = retriever.digest
+        self._num_calls = 0
+        self._idle = asyncio.Event()
+        self._idle.set()
+
+    def begin_call(self) -> None:
+        """A call relies on this version from now on."""
+        self._num_calls += 1
+        self._idle.clear()
+
+    def end_call(self) -> None:
+        """The call is done, one way or another."""
+        self._num_calls -= 1
+        if self._num_calls == 0:
+            self._idle.set()
+
+    async def wait_idle(self) -> None:
+        """Returns when no call relies on this version."""
+        await self._idle.wait()
+
+
+@final
+class Slot:
+    """The place of one model in the server.
+
+    Attributes:
+        model: Its name.
+        current: The serving version; None until one was loaded.
+        kept: Earlier versions that still answer requests that name them, newest first.
+        aliases: Versions by alias, as the repository last had them.
+        load_error: Why the version that should serve does not; empty where it does.
+    """
+
+    def __init__(self, model: str) -> None:
+        self.model = model
+        self.current: ServedVersion | None = None
+        self.kept: tuple[ServedVersion, ...] = ()
+        self.aliases: Mapping[str, int] = {}
+        self.load_error = ""
+
+    @property
+    def loaded(self) -> tuple[ServedVersion, ...]:
+        """The serving version, then the kept ones."""
+        return self.kept if self.current is None else (self.current, *self.kept)
+
+    def swap(self, new: ServedVersion, *, num_kept: int) -> tuple[ServedVersion, ...]:
+        """Makes a version the serving one; gives those that leave the slot."""
+        earlier = [old for old in self.loaded if old.version != new.version]
+        replaced = [old for old in self.loaded if old.version == new.version]
+        self.current, self.kept = new, tuple(earlier[:num_kept])
+        return (*earlier[num_kept:], *replaced)
+
+    def choose(self, version: int | None = None, alias: str | None = None) -> ServedVersion:
+        """The version for a request: the serving one unless it names another.
+
+        Raises:
+            NotFoundError: If no such alias exists, or the version named is not loaded.
+            UnavailableError: If no version could be loaded.
+        """
+        if self.current is None:
+            raise UnavailableError(self._why_none(), reason="MODEL_NOT_LOADED")
+        if alias is not None:
+            if alias not in self.aliases:
+                raise NotFoundError("alias", f"{self.model}@{alias}", known=self._known())
+            version = self.aliases[alias]
+        if version is None:
+            return self.current
+        for served in self.loaded:
+            if served.version == version:
+                return served
+        raise NotFoundError("version", f"{self.model}@{version}", known=self._known())
+
+    def _why_none(self) -> str:
+        why = self.load_error or "it is being loaded"
+        return f"no version of model {self.model} is loaded: {why}"
+
+    def _known(self) -> list[str]:
+        served = [f"{self.model}@{served.version}" for served in self.loaded]
+        versions = {served.version for served in self.loaded}
+        named = [alias for alias, version in self.aliases.items() if version in versions]
+        return served + [f"{self.model}@{alias}" for alias in sorted(named)]
+
+
+@final
+class Catalog:
+    """The slots of all models, by name."""
+
+    def __init__(self) -> None:
+        self._slots: dict[str, Slot] = {}
+
+    def __iter__(self) -> Iterator[Slot]:
+        return iter([self._slots[name] for name in sorted(self._slots)])
+
+    def open(self, model: str) -> Slot:
+        """The slot of a model, made if it is new."""
+        if model not in self._slots:
+            self._slots[model] = Slot(model)
+        return self._slots[model]
+
+    def close(self, model: str) -> tuple[ServedVersion, ...]:
+        """Takes a model out; gives the versions that were loaded."""
+        return self._slots.pop(model).loaded
+
+    def find(self, model: str) -> Slot:
+        """The slot of a model; an empty name means the only model there is.
+
+        Raises:
+            NotFoundError: If the server has no such model, or none at all.
+            InvalidInputError: If the name is empty and there are several models.
+        """
+        if model in self._slots:
+            return self._slots[model]
+        known = sorted(self._slots)
+        if model or not known:
+            raise NotFoundError("model", model or "(none named)", known=known)
+        if len(known) > 1:
+            raise InvalidInputError("model.name", expected=f"one of {', '.join(known)}", actual="")
+        return self._slots[known[0]]

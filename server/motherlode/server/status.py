@@ -1,0 +1,113 @@
+"""From errors to gRPC status: the one table, and the details of google.rpc that go with it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import grpc
+from google.protobuf.any_pb2 import Any as AnyMessage
+from google.protobuf.duration_pb2 import Duration
+from google.rpc import error_details_pb2, status_pb2
+
+from motherlode.core.errors import (
+    InvalidInputError,
+    NotFoundError,
+    OverloadedError,
+    RequestTooLargeError,
+    UnavailableError,
+    UnsupportedError,
+)
+from motherlode.server.engine import ExpiredError
+
+DOMAIN = "motherlode"
+
+# The first row whose class fits counts. Whatever fits none is INTERNAL, without a word of detail.
+TABLE: tuple[tuple[type[Exception], grpc.StatusCode, str], ...] = (
+    (RequestTooLargeError, grpc.StatusCode.RESOURCE_EXHAUSTED, "REQUEST_TOO_LARGE"),
+    (InvalidInputError, grpc.StatusCode.INVALID_ARGUMENT, "INVALID_ARGUMENT"),
+    (NotFoundError, grpc.StatusCode.NOT_FOUND, "NOT_FOUND"),
+    (UnsupportedError, grpc.StatusCode.FAILED_PRECONDITION, "UNSUPPORTED"),
+    (OverloadedError, grpc.StatusCode.RESOURCE_EXHAUSTED, "QUEUE_FULL"),
+    (UnavailableError, grpc.StatusCode.UNAVAILABLE, "UNAVAILABLE"),
+    (ExpiredError, grpc.StatusCode.DEADLINE_EXCEEDED, "DEADLINE_EXCEEDED"),
+)
+
+# Trailers have little room, and a server with a thousand models would name them all.
+_LONGEST_MESSAGE = 1000
+_RETRY_WHEN_LOADED_S = 1.0
+
+
+def code_of(error: Exception) -> grpc.StatusCode:
+    """The status code of an error."""
+    return _row_of(error)[0]
+
+
+def reason_of(error: Exception) -> str:
+    """The `ErrorInfo.reason` of an error: one word for programs."""
+    if isinstance(error, NotFoundError):
+        return f"{error.kind.upper()}_NOT_FOUND"
+    if isinstance(error, UnavailableError):
+        return error.reason
+    return _row_of(error)[1]
+
+
+def message_of(error: Exception) -> str:
+    """What the caller is told; nothing of an error that is not in the table."""
+    if code_of(error) is grpc.StatusCode.INTERNAL:
+        return "internal error; the server's log says more"
+    return str(error)[:_LONGEST_MESSAGE]
+
+
+def retry_after_s_of(error: Exception) -> float:
+    """Seconds after which the same request may succeed; 0 where a retry cannot help."""
+    if isinstance(error, OverloadedError):
+        return error.retry_after_s
+    is_coming = isinstance(error, UnavailableError) and error.reason in {
+        "STARTING",
+        "MODEL_NOT_LOADED",
+    }
+    return _RETRY_WHEN_LOADED_S if is_coming else 0.0
+
+
+def status_of(error: Exception) -> status_pb2.Status:
+    """The whole status: code, message and details."""
+    details: list[Any] = [
+        error_details_pb2.ErrorInfo(
+            reason=reason_of(error), domain=DOMAIN, metadata=_metadata_of(error)
+        )
+    ]
+    if isinstance(error, InvalidInputError):
+        details.append(_bad_request(error))
+    if retry_after_s := retry_after_s_of(error):
+        delay = Duration()
+        delay.FromNanoseconds(int(retry_after_s * 1e9))
+        details.append(error_details_pb2.RetryInfo(retry_delay=delay))
+    return status_pb2.Status(
+        code=code_of(error).value[0], message=message_of(error), details=map(_packed, details)
+    )
+
+
+def _row_of(error: Exception) -> tuple[grpc.StatusCode, str]:
+    for kind, code, reason in TABLE:
+        if isinstance(error, kind):
+            return code, reason
+    return grpc.StatusCode.INTERNAL, "INTERNAL"
+
+
+def _metadata_of(error: Exception) -> dict[str, str]:
+    if isinstance(error, InvalidInputError):
+        return {"field": error.field, "expected": error.expected, "actual": error.actual}
+    return {}
+
+
+def _bad_request(error: InvalidInputError) -> error_details_pb2.BadRequest:
+    violation = error_details_pb2.BadRequest.FieldViolation(
+        field=error.field, description=f"expected {error.expected}, got {error.actual}"
+    )
+    return error_details_pb2.BadRequest(field_violations=[violation])
+
+
+def _packed(detail: Any) -> AnyMessage:
+    packed = AnyMessage()
+    packed.Pack(detail)
+    return packed

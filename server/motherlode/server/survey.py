@@ -1,0 +1,81 @@
+"""One look at the repository: what is there, whether or not it is any good."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Collection, Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import final
+
+from motherlode.core.errors import BundleError, ConfigError
+from motherlode.core.manifest import MANIFEST_FILE
+from motherlode.core.repository import Repository, check_model_name
+
+Fingerprint = tuple[tuple[str, int, int], ...]
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Sighting:
+    """One model as it was seen.
+
+    Attributes:
+        versions: All with a manifest, newest first. `Repository.versions` leaves out what has a bad
+            manifest; here it is kept, so that an operator learns why it does not serve.
+        aliases: Versions by alias; None where the file cannot be read.
+        alias_error: Why it cannot be read, or empty.
+    """
+
+    versions: tuple[int, ...]
+    aliases: Mapping[str, int] | None
+    alias_error: str = ""
+
+
+def survey(repository: Repository, wanted: Collection[str]) -> dict[str, Sighting]:
+    """The models of a repository by name: the wanted ones, or all if none is named.
+
+    Raises:
+        OSError: If the repository itself cannot be read; that says nothing about its models.
+    """
+    with os.scandir(repository.path) as entries:
+        names = [entry.name for entry in entries if entry.is_dir() and _is_model_name(entry.name)]
+    return {name: _look_at(repository, name) for name in names if not wanted or name in wanted}
+
+
+def fingerprint(folder: Path) -> Fingerprint:
+    """Names, sizes and times of all files below a folder: it changes when one of them does."""
+    found = []
+    for parent, _, files in os.walk(folder):
+        for name in files:
+            path = Path(parent, name)
+            # A file may vanish while a copy is under way.
+            with suppress(OSError):
+                facts = path.stat()
+                found.append((str(path), facts.st_size, facts.st_mtime_ns))
+    return tuple(sorted(found))
+
+
+def _look_at(repository: Repository, model: str) -> Sighting:
+    with os.scandir(repository.path / model) as entries:
+        numbers = [int(entry.name) for entry in entries if _is_number(entry.name)]
+    folders = {number: repository.path_of(model, number) for number in numbers if number > 0}
+    versions = [number for number, path in folders.items() if (path / MANIFEST_FILE).exists()]
+    versions.sort(reverse=True)
+    try:
+        return Sighting(tuple(versions), repository.aliases(model))
+    except BundleError as error:
+        return Sighting(tuple(versions), None, str(error))
+
+
+def _is_number(name: str) -> bool:
+    return name.isascii() and name.isdigit()
+
+
+def _is_model_name(name: str) -> bool:
+    try:
+        check_model_name(name)
+    except ConfigError:
+        return False
+    return True

@@ -1,0 +1,142 @@
+"""What every loss promises, run for every loss."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from motherlode.trainer.losses import (
+    DecoupledSoftmaxConfig,
+    Loss,
+    PairwiseOwlConfig,
+    PointwiseOwlConfig,
+    new_loss,
+)
+from torch import Tensor
+
+MARGINS = ("hinge", "squared_hinge", "logistic")
+CONFIGS = [
+    *(PairwiseOwlConfig(margin=margin) for margin in MARGINS),
+    *(PointwiseOwlConfig(margin=margin) for margin in MARGINS),
+    DecoupledSoftmaxConfig(),
+]
+
+
+@pytest.fixture(params=CONFIGS, ids=lambda c: f"{c.kind}-{getattr(c, 'margin', '')}")
+def loss(request: pytest.FixtureRequest) -> Loss:
+    return new_loss(request.param)
+
+
+def scores(*, seed: int = 0) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Three queries with 2, 1 and 1 positives and five negatives, one of them masked."""
+    generator = torch.Generator().manual_seed(seed)
+    positives_P = torch.randn(4, generator=generator, dtype=torch.float64)
+    negatives_BN = torch.randn(3, 5, generator=generator, dtype=torch.float64)
+    mask_BN = torch.ones(3, 5, dtype=torch.bool)
+    mask_BN[1, 2] = False
+    return positives_P, torch.tensor([0, 0, 1, 2]), negatives_BN, mask_BN
+
+
+def test_gradients_match_finite_differences(loss: Loss) -> None:
+    positives_P, rows_P, negatives_BN, mask_BN = scores()
+    positives_P.requires_grad_()
+    negatives_BN.requires_grad_()
+    assert torch.autograd.gradcheck(
+        lambda p, n: loss(p, rows_P, n, mask_BN), (positives_P, negatives_BN)
+    )
+
+
+def test_masked_negatives_change_nothing_and_get_no_gradient(loss: Loss) -> None:
+    positives_P, rows_P, negatives_BN, mask_BN = scores()
+    negatives_BN.requires_grad_()
+    value = loss(positives_P, rows_P, negatives_BN, mask_BN)
+    value.backward()
+    assert negatives_BN.grad is not None
+    assert negatives_BN.grad[1, 2] == 0.0
+    other = negatives_BN.detach().clone()
+    other[1, 2] = 1e6
+    assert loss(positives_P, rows_P, other, mask_BN) == value
+
+
+def test_a_perfect_ranking_costs_almost_nothing(loss: Loss) -> None:
+    _, rows_P, _, mask_BN = scores()
+    value = loss(torch.full((4,), 1e9), rows_P, torch.full((3, 5), -1e9), mask_BN)
+    assert value.item() == pytest.approx(0.0, abs=1e-6)
+
+
+@pytest.mark.parametrize("size", [1e9, -1e9])
+def test_huge_scores_stay_finite_with_finite_gradients(loss: Loss, size: float) -> None:
+    _, rows_P, _, mask_BN = scores()
+    positives_P = torch.full((4,), -size, requires_grad=True)
+    negatives_BN = torch.full((3, 5), size, requires_grad=True)
+    value = loss(positives_P, rows_P, negatives_BN, mask_BN)
+    value.backward()
+    assert torch.isfinite(value)
+    assert positives_P.grad is not None
+    assert torch.isfinite(positives_P.grad).all()
+
+
+def test_a_query_without_negatives_has_a_finite_loss(loss: Loss) -> None:
+    positives_P, rows_P, negatives_BN, mask_BN = scores()
+    mask_BN[0] = False
+    positives_P.requires_grad_()
+    value = loss(positives_P, rows_P, negatives_BN, mask_BN)
+    value.backward()
+    assert torch.isfinite(value)
+
+
+def test_a_query_without_positives_counts_as_zero(loss: Loss) -> None:
+    positives_P, rows_P, negatives_BN, mask_BN = scores()
+    three = loss(positives_P, rows_P, negatives_BN, mask_BN)
+    more_BN = torch.cat([negatives_BN, torch.randn(1, 5, dtype=torch.float64)])
+    more_mask_BN = torch.cat([mask_BN, torch.ones(1, 5, dtype=torch.bool)])
+    four = loss(positives_P, rows_P, more_BN, more_mask_BN)
+    assert four.item() == pytest.approx(three.item() * 3 / 4)
+
+
+def test_no_positives_at_all_is_zero(loss: Loss) -> None:
+    _, _, negatives_BN, mask_BN = scores()
+    none = torch.empty(0, dtype=torch.float64)
+    assert loss(none, torch.empty(0, dtype=torch.int64), negatives_BN, mask_BN) == 0.0
+
+
+def test_each_query_counts_alike_however_many_positives_it_has(loss: Loss) -> None:
+    negatives_BN = torch.zeros(2, 3)
+    mask_BN = torch.ones(2, 3, dtype=torch.bool)
+    one = loss(torch.zeros(2), torch.tensor([0, 1]), negatives_BN, mask_BN)
+    more = loss(torch.zeros(4), torch.tensor([0, 0, 0, 1]), negatives_BN, mask_BN)
+    assert more.item() == pytest.approx(one.item())
+
+
+def test_the_loss_is_convex_in_the_scores(loss: Loss) -> None:
+    for seed in range(20):
+        p1, rows_P, n1, mask_BN = scores(seed=seed)
+        p2, _, n2, _ = scores(seed=seed + 100)
+        middle = loss((p1 + p2) / 2, rows_P, (n1 + n2) / 2, mask_BN)
+        ends = (loss(p1, rows_P, n1, mask_BN) + loss(p2, rows_P, n2, mask_BN)) / 2
+        assert middle <= ends + 1e-12
+
+
+LN2 = 0.6931471805599453
+HAND_COMPUTED = [
+    # One query, positive 2, negatives 1 and 3: margins 1 and -1.
+    (PairwiseOwlConfig(margin="hinge"), (0 + 2) / 2),
+    (PairwiseOwlConfig(margin="squared_hinge"), (0 + 4) / 2),
+    (PairwiseOwlConfig(margin="logistic"), (0.3132616875 + 1.3132616875) / 2),
+    # phi(2) + mean of phi(-1) and phi(-3).
+    (PointwiseOwlConfig(margin="hinge"), 0 + (2 + 4) / 2),
+    (PointwiseOwlConfig(margin="squared_hinge"), 0 + (4 + 16) / 2),
+    (PointwiseOwlConfig(margin="logistic"), 0.1269280110 + (1.3132616875 + 3.0485873516) / 2),
+    # log(1 + e^(1-2) + e^(3-2)).
+    (DecoupledSoftmaxConfig(), 1.4076059644),
+]
+
+
+@pytest.mark.parametrize(("config", "expected"), HAND_COMPUTED)
+def test_values_are_those_computed_by_hand(config: object, expected: float) -> None:
+    value = new_loss(config)(  # type: ignore[arg-type]
+        torch.tensor([2.0]),
+        torch.tensor([0]),
+        torch.tensor([[1.0, 3.0]]),
+        torch.ones(1, 2, dtype=torch.bool),
+    )
+    assert value.item() == pytest.approx(expected, rel=1e-6)

@@ -1,0 +1,26 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from motherlode.core.bundle import read_bundle
+from motherlode.core.manifest import FORMAT_VERSION
+from motherlode.core.queries import TextQueries
+from motherlode.core.retriever import Retriever
+
+BUNDLES = Path(__file__).parent / "bundles"
+
+
+@pytest.mark.parametrize("version", range(1, FORMAT_VERSION + 1))
+def test_a_bundle_of_every_format_version_loads_and_answers_for_ever(version: int) -> None:
+    bundle = read_bundle(BUNDLES / f"version-{version}")
+    retriever = Retriever(bundle, model="tiny", version=1)
+    retriever.check_golden()
+    top = retriever.top_k(TextQueries(["topic7 filler", "unheard-of", "topic3"]), 2)
+    assert top.counts.tolist() == [2, 0, 2]
+    assert retriever.labels.keys_of(top.labels[[0, 2]]) == ["label7", "label3"]
+    np.testing.assert_allclose(top.scores[[0, 2]], 1.0, rtol=1e-5)
+    assert bundle.manifest.format_version == version
+    assert bundle.manifest.parents == {"warm_start": "tiny@1"}

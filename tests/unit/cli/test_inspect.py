@@ -1,0 +1,111 @@
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from motherlode.cli.inspect import inspect
+from motherlode.core.errors import BundleError, ConfigError, NotFoundError
+from motherlode.core.repository import Repository
+from tests.support.bundles import publish_tiny
+
+
+@pytest.fixture
+def repository(tmp_path: Path) -> Path:
+    """Versions 1 to 3 of `tiny`; 1 is `stable`, and 3 is of a newer format."""
+    for seed in range(3):
+        publish_tiny(tmp_path, seed=seed, num_labels=5)
+    opened = Repository(tmp_path)
+    opened.set_alias("tiny", "stable", 1)
+    (opened.path_of("tiny", 3) / "manifest.json").write_text('{"format_version": 2}')
+    return tmp_path
+
+
+def test_the_listing_names_models_versions_and_aliases(
+    repository: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    inspect(repository=repository)
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].split() == [
+        *("model", "version", "aliases", "created", "labels", "width", "index", "size", "digest")
+    ]
+    assert "format version 2" in lines[1]
+    assert lines[2].split()[:2] == ["tiny", "2"]
+    assert lines[3].split()[:3] == ["tiny", "1", "stable"]
+
+
+def test_the_listing_as_json_is_one_document(
+    repository: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    inspect(repository=repository, json=True)
+    (model,) = json.loads(capsys.readouterr().out)["models"]
+    assert (model["name"], model["aliases"]) == ("tiny", {"stable": 1})
+    assert [version["version"] for version in model["versions"]] == [1, 2, 3]
+    assert model["versions"][0]["num_labels"] == 5
+    assert "format version 2" in model["versions"][2]["error"]
+
+
+def test_an_empty_repository_says_so(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    inspect(repository=tmp_path)
+    assert capsys.readouterr().out == f"{tmp_path} holds no model\n"
+
+
+def test_a_version_is_shown_for_people(
+    repository: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    inspect(repository=repository, model="tiny@stable")
+    shown = capsys.readouterr().out
+    manifest = Repository(repository).manifest("tiny", 1)
+    for text in (
+        "tiny@1",
+        "stable",
+        manifest.digest,
+        "cosine of query and label (inner_product)",
+        "R@10 1.0000",
+        "head.normalize=True",
+        "100.00",
+        "encoder.safetensors",
+        manifest.files["encoder.safetensors"].sha256[:12],
+        "queries yes, labels yes",
+    ):
+        assert text in shown
+
+
+def test_a_version_as_json_is_its_manifest(
+    repository: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    inspect(repository=repository, model="tiny@2", json=True)
+    document = json.loads(capsys.readouterr().out)
+    assert (document["model"], document["version"], document["aliases"]) == ("tiny", 2, [])
+    assert document["digest"] == Repository(repository).manifest("tiny", 2).digest
+    assert document["stages"][-1]["score_meaning"] == "cosine of query and label"
+
+
+def test_what_cannot_be_shown_is_an_error(repository: Path, tmp_path: Path) -> None:
+    with pytest.raises(BundleError, match="format version 2"):
+        inspect(repository=repository, model="tiny")
+    with pytest.raises(NotFoundError, match="no model 'huge'; there is tiny"):
+        inspect(repository=repository, model="huge")
+    with pytest.raises(ConfigError, match="model: expected MODEL, MODEL@VERSION"):
+        inspect(repository=repository, model="tiny@")
+    with pytest.raises(NotFoundError, match="no repository"):
+        inspect(repository=tmp_path / "missing")
+
+
+def test_nothing_heavy_is_imported_to_look_into_a_repository() -> None:
+    code = "import sys, motherlode.cli.inspect; print({'torch', 'faiss'} & sys.modules.keys())"
+    shown = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert shown.stdout == "set()\n"
+
+
+@pytest.mark.parametrize(
+    ("size_bytes", "text"),
+    [(0, "0 B"), (999, "999 B"), (1500, "1.5 kB"), (2_000_000_000, "2.0 GB"), (3e15, "3000.0 TB")],
+)
+def test_sizes_are_shown_in_decimal_units(size_bytes: int, text: str) -> None:
+    from motherlode.cli.inspect import _readable_size
+
+    assert _readable_size(size_bytes) == text

@@ -1,0 +1,76 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from safetensors.numpy import load_file, save_file
+
+from motherlode.core.errors import BundleError
+from motherlode.core.matrix_file import map_matrix, write_matrix
+
+MATRIX = np.arange(12, dtype=np.float32).reshape(4, 3)
+
+
+def test_a_written_matrix_maps_back(tmp_path: Path) -> None:
+    write_matrix(tmp_path / "m.safetensors", "labels", MATRIX)
+    mapped = map_matrix(tmp_path / "m.safetensors", "labels")
+    np.testing.assert_array_equal(mapped, MATRIX)
+    assert type(mapped) is np.ndarray
+    assert not mapped.flags.writeable
+    assert mapped.ctypes.data % 64 == 0
+
+
+def test_other_programs_read_the_file_and_write_it(tmp_path: Path) -> None:
+    write_matrix(tmp_path / "ours.safetensors", "labels", MATRIX)
+    np.testing.assert_array_equal(load_file(tmp_path / "ours.safetensors")["labels"], MATRIX)
+    save_file({"labels": MATRIX}, tmp_path / "theirs.safetensors", metadata={"by": "them"})
+    np.testing.assert_array_equal(map_matrix(tmp_path / "theirs.safetensors", "labels"), MATRIX)
+
+
+def test_a_matrix_that_is_not_contiguous_is_written_in_its_order(tmp_path: Path) -> None:
+    write_matrix(tmp_path / "m.safetensors", "labels", MATRIX.T)
+    np.testing.assert_array_equal(map_matrix(tmp_path / "m.safetensors", "labels"), MATRIX.T)
+
+
+@pytest.mark.parametrize(
+    "tensors",
+    [
+        {"other": MATRIX},
+        {"labels": MATRIX, "other": MATRIX},
+        {"labels": MATRIX.astype(np.float16)},
+        {"labels": MATRIX.ravel()},
+    ],
+)
+def test_other_tensors_are_refused_by_path(tmp_path: Path, tensors: dict[str, Any]) -> None:
+    save_file(tensors, tmp_path / "m.safetensors")
+    with pytest.raises(BundleError, match=r"m\.safetensors: .*float32 matrix 'labels' alone"):
+        map_matrix(tmp_path / "m.safetensors", "labels")
+
+
+@pytest.mark.parametrize("size_bytes", [0, 5, 60, 100, 175])
+def test_a_cut_file_is_refused(tmp_path: Path, size_bytes: int) -> None:
+    path = tmp_path / "m.safetensors"
+    write_matrix(path, "labels", MATRIX)
+    path.write_bytes(path.read_bytes()[:size_bytes])
+    with pytest.raises(BundleError, match="not a safetensors file"):
+        map_matrix(path, "labels")
+
+
+@pytest.mark.parametrize(
+    "header",
+    [[], {"labels": 1}, {"labels": {"dtype": "F32", "shape": [2, 2], "data_offsets": [8, 24]}}],
+)
+def test_a_header_that_says_something_else_is_refused(tmp_path: Path, header: object) -> None:
+    text = json.dumps(header).encode()
+    path = tmp_path / "m.safetensors"
+    path.write_bytes(len(text).to_bytes(8, "little") + text + b"\0" * 16)
+    with pytest.raises(BundleError, match="not a safetensors file"):
+        map_matrix(path, "labels")
+
+
+def test_a_missing_file_is_refused_by_path(tmp_path: Path) -> None:
+    with pytest.raises(BundleError, match=r"m\.safetensors: .*No such file"):
+        map_matrix(tmp_path / "m.safetensors", "labels")

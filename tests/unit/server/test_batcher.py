@@ -1,0 +1,290 @@
+from __future__ import annotations
+
+import asyncio
+import gc
+import logging
+import time
+import weakref
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import numpy as np
+import pytest
+
+from motherlode.core.errors import OverloadedError, UnsupportedError
+from motherlode.core.index import LabelFilter
+from motherlode.core.queries import EmbeddingQueries, TextQueries
+from motherlode.server.batcher import Batcher
+from motherlode.server.engine import Answer, Call, ExpiredError, InternalError
+from motherlode.server.metrics import Meters
+from motherlode.server.slot import ServedVersion
+from tests.support.fake_retriever import FakeRetriever
+from tests.support.waiting import until
+
+pytestmark = pytest.mark.asyncio
+
+
+class Bench:
+    """A batcher before a fake retriever."""
+
+    def __init__(self, *, max_queued: int, max_batch: int) -> None:
+        self.meters = Meters()
+        self.retriever = FakeRetriever()
+        self.served = self.serve(self.retriever)
+        self.batcher = Batcher(self.meters, max_queued=max_queued, max_batch=max_batch)
+
+    def serve(self, retriever: FakeRetriever) -> ServedVersion:
+        meters = self.meters.version(retriever.model, retriever.version)
+        return ServedVersion(retriever.as_retriever, meters)
+
+    def submit(self, *texts: str, k: int = 2, **fields: Any) -> asyncio.Future[Answer]:
+        future: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
+        served = fields.pop("served", self.served)
+        queries = fields.pop("queries", TextQueries(texts))
+        return self.batcher.submit(Call(served, queries, k, future, **fields))
+
+    async def occupy(self) -> asyncio.Future[Answer]:
+        """A call that keeps the engine busy until the retriever is released."""
+        self.retriever.hold()
+        future = self.submit("900")
+        await asyncio.to_thread(self.retriever.wait_entered)
+        return future
+
+    def value(self, name: str, **labels: str) -> float | None:
+        return self.meters.registry.get_sample_value(f"motherlode_{name}", labels)
+
+
+@asynccontextmanager
+async def bench(*, max_queued: int = 100, max_batch: int = 64) -> AsyncIterator[Bench]:
+    made = Bench(max_queued=max_queued, max_batch=max_batch)
+    made.batcher.start()
+    try:
+        yield made
+    finally:
+        made.retriever.release()
+        made.batcher.stop()
+
+
+def labels_of(answer: Answer) -> list[list[int]]:
+    return [answer.top.row(i)[0].tolist() for i in range(len(answer.top))]
+
+
+async def test_an_idle_engine_answers_a_single_call() -> None:
+    async with bench() as b:
+        answer = await b.submit("5")
+    assert labels_of(answer) == [[5, 6]]
+    assert b.retriever.batches == [["5"]]
+
+
+async def test_calls_of_one_turn_of_the_loop_run_together() -> None:
+    async with bench() as b:
+        await asyncio.gather(b.submit("1"), b.submit("2"), b.submit("3"))
+    assert b.retriever.batches == [["1", "2", "3"]]
+
+
+async def test_what_arrives_while_the_engine_is_busy_runs_together_next() -> None:
+    async with bench() as b:
+        first = await b.occupy()
+        later = [b.submit(str(i)) for i in range(3)]
+        b.retriever.release()
+        await asyncio.gather(first, *later)
+    assert b.retriever.batches == [["900"], ["0", "1", "2"]]
+
+
+async def test_each_call_gets_its_own_rows() -> None:
+    async with bench() as b:
+        answers = await asyncio.gather(
+            b.submit("10", "few 20"), b.submit("few 30"), b.submit("40", "50", "60")
+        )
+    assert list(map(labels_of, answers)) == [
+        [[10, 11], [20]],
+        [[30]],
+        [[40, 41], [50, 51], [60, 61]],
+    ]
+
+
+async def test_an_answer_tells_its_wait_and_the_times_of_its_batch() -> None:
+    async with bench() as b:
+        answer = await b.submit("1", arrived=time.monotonic() - 2.0)
+    assert answer.queue_s >= 2.0
+    assert answer.times.search_s == 0.25
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        {"k": 3},
+        {"queries": EmbeddingQueries(np.full((1, 4), 7, np.float32))},
+        {"filter": LabelFilter(np.array([1]), "allow")},
+        {"filter": LabelFilter(np.array([1]), "deny")},
+    ],
+    ids=["k", "kind", "allow", "deny"],
+)
+async def test_calls_that_differ_in_more_than_their_queries_run_apart(
+    other: dict[str, Any],
+) -> None:
+    async with bench() as b:
+        await asyncio.gather(b.submit("1"), b.submit("7", **other), b.submit("2"))
+    assert b.retriever.batches == [["1", "2"], ["7"]]
+
+
+async def test_calls_with_equal_filters_run_together() -> None:
+    async with bench() as b:
+        await asyncio.gather(
+            *(b.submit(text, filter=LabelFilter(np.array([4, 9]), "deny")) for text in "12")
+        )
+    assert b.retriever.batches == [["1", "2"]]
+
+
+async def test_calls_of_two_versions_run_apart_each_on_its_own() -> None:
+    async with bench() as b:
+        newer = FakeRetriever(2)
+        await asyncio.gather(b.submit("1"), b.submit("2", served=b.serve(newer)), b.submit("3"))
+    assert b.retriever.batches == [["1", "3"]]
+    assert newer.batches == [["2"]]
+
+
+async def test_a_batch_stays_within_its_limit() -> None:
+    async with bench(max_batch=4) as b:
+        await asyncio.gather(*(b.submit(f"{i}", f"{i + 1}", f"{i + 2}") for i in (10, 20)))
+    assert b.retriever.batches == [["10", "11", "12"], ["20", "21", "22"]]
+
+
+async def test_a_call_above_the_batch_limit_runs_alone() -> None:
+    async with bench(max_batch=2) as b:
+        await asyncio.gather(b.submit("1", "2", "3"), b.submit("4"))
+    assert b.retriever.batches == [["1", "2", "3"], ["4"]]
+
+
+async def test_a_busy_group_cannot_starve_another() -> None:
+    async with bench(max_batch=1) as b:
+        first = await b.occupy()
+        later = [b.submit("1"), b.submit("2"), b.submit("3"), b.submit("7", k=1)]
+        b.retriever.release()
+        await asyncio.gather(first, *later)
+    assert b.retriever.batches[1:3] == [["1"], ["7"]]
+
+
+async def test_a_full_queue_refuses_a_call_and_says_when_to_retry() -> None:
+    async with bench(max_queued=3) as b:
+        first = await b.occupy()
+        queued = b.submit("1", "2")
+        with pytest.raises(OverloadedError, match="2 queries wait, of at most 3") as refusal:
+            b.submit("3", "4")
+        b.retriever.release()
+        await asyncio.gather(first, queued)
+    assert refusal.value.retry_after_s > 0
+    assert b.value("queue_rejected_total", reason="queue_full") == 1
+    assert b.retriever.batches == [["900"], ["1", "2"]]
+
+
+async def test_the_queue_counts_queries_and_empties() -> None:
+    async with bench() as b:
+        first = await b.occupy()
+        queued = b.submit("1", "2", "3")
+        assert b.value("queue_depth") == 3
+        b.retriever.release()
+        await asyncio.gather(first, queued)
+        assert b.value("queue_depth") == 0
+
+
+async def test_a_cancelled_call_never_runs_and_its_mates_do() -> None:
+    async with bench() as b:
+        first = await b.occupy()
+        left, stayed = b.submit("1"), b.submit("2")
+        left.cancel()
+        b.retriever.release()
+        assert labels_of(await stayed) == [[2, 3]]
+        await first
+    assert b.retriever.batches == [["900"], ["2"]]
+    assert b.value("queue_dropped_total", reason="cancelled") == 1
+
+
+async def test_a_call_cancelled_while_it_runs_does_not_disturb_its_mates() -> None:
+    async with bench() as b:
+        b.retriever.hold()
+        left, stayed = b.submit("1"), b.submit("2")
+        await asyncio.to_thread(b.retriever.wait_entered)
+        left.cancel()
+        b.retriever.release()
+        assert labels_of(await stayed) == [[2, 3]]
+
+
+async def test_an_expired_call_never_runs_and_its_mates_do() -> None:
+    async with bench() as b:
+        first = await b.occupy()
+        late, timely = b.submit("1", deadline=time.monotonic() - 1), b.submit("2")
+        b.retriever.release()
+        with pytest.raises(ExpiredError):
+            await late
+        assert labels_of(await timely) == [[2, 3]]
+        await first
+    assert b.retriever.batches == [["900"], ["2"]]
+    assert b.value("queue_dropped_total", reason="expired") == 1
+
+
+async def test_when_nobody_waits_any_more_the_engine_becomes_idle() -> None:
+    async with bench() as b:
+        first = await b.occupy()
+        b.submit("1").cancel()
+        b.retriever.release()
+        await first
+        await b.batcher.wait_idle()
+        assert labels_of(await b.submit("4")) == [[4, 5]]
+
+
+async def test_one_failing_call_fails_alone(caplog: pytest.LogCaptureFixture) -> None:
+    async with bench() as b:
+        outcomes = await asyncio.gather(
+            b.submit("1"), b.submit("fail"), b.submit("3"), return_exceptions=True
+        )
+    assert labels_of(outcomes[0]) == [[1, 2]]  # type: ignore[arg-type]
+    assert isinstance(outcomes[1], InternalError)
+    assert labels_of(outcomes[2]) == [[3, 4]]  # type: ignore[arg-type]
+    assert "secret" not in str(outcomes[1])
+    assert "a secret of the model" in caplog.text
+
+
+@pytest.mark.parametrize("text", ["fail", "exit"])
+async def test_the_engine_outlives_whatever_a_call_does(
+    text: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with bench() as b:
+        with pytest.raises(InternalError):
+            await b.submit(text)
+        assert labels_of(await b.submit("4")) == [[4, 5]]
+    assert [record.levelno for record in caplog.records] == [logging.ERROR]
+
+
+async def test_an_error_raised_on_purpose_reaches_the_caller() -> None:
+    async with bench() as b:
+        b.retriever.error = UnsupportedError("this index knows no filters")
+        with pytest.raises(UnsupportedError, match="knows no filters"):
+            await b.submit("raise")
+
+
+async def test_metrics_count_the_queries_of_a_batch_and_the_short_answers() -> None:
+    async with bench() as b:
+        await asyncio.gather(b.submit("1", "few 2"), b.submit("few 3"))
+        await b.batcher.wait_idle()
+    labels = {"model": "fake", "version": "1"}
+    assert b.value("queries_total", **labels) == 3
+    assert b.value("results_short_total", **labels) == 2
+    assert b.value("batch_size_sum", **labels) == 3
+    assert b.value("stage_duration_seconds_sum", stage="search", **labels) == 0.25
+    assert b.value("stage_duration_seconds_count", stage="queue", **labels) == 2
+
+
+async def test_an_idle_engine_keeps_no_version_in_memory() -> None:
+    async with bench() as b:
+        retriever = FakeRetriever(2)
+        gone = weakref.ref(retriever)
+        await b.submit("1", served=b.serve(retriever))
+        del retriever
+
+        def is_gone() -> bool:
+            gc.collect()
+            return gone() is None
+
+        await until(is_gone)

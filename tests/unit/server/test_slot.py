@@ -1,0 +1,131 @@
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from motherlode.core.errors import InvalidInputError, NotFoundError, UnavailableError
+from motherlode.server.metrics import Meters
+from motherlode.server.slot import Catalog, ServedVersion, Slot
+from tests.support.fake_retriever import FakeRetriever
+
+
+def served(version: int) -> ServedVersion:
+    return ServedVersion(FakeRetriever(version).as_retriever, Meters().version("fake", version))
+
+
+def slot_of(*versions: int, num_kept: int = 0) -> Slot:
+    slot = Slot("fake")
+    for version in versions:
+        slot.swap(served(version), num_kept=num_kept)
+    return slot
+
+
+def versions_of(versions: tuple[ServedVersion, ...]) -> list[int]:
+    return [one.version for one in versions]
+
+
+def test_the_serving_version_answers_a_request_that_names_none() -> None:
+    assert slot_of(1, 2).choose().version == 2
+
+
+def test_the_serving_version_may_be_named() -> None:
+    assert slot_of(1, 2).choose(version=2).version == 2
+
+
+def test_a_version_that_was_swapped_out_is_not_found() -> None:
+    with pytest.raises(NotFoundError, match="no version 'fake@1'; there is fake@2"):
+        slot_of(1, 2).choose(version=1)
+
+
+def test_a_kept_version_may_be_named() -> None:
+    slot = slot_of(1, 2, 3, num_kept=1)
+    assert slot.choose(version=2).version == 2
+    assert versions_of(slot.loaded) == [3, 2]
+    with pytest.raises(NotFoundError, match="there is fake@3, fake@2"):
+        slot.choose(version=1)
+
+
+def test_a_swap_gives_the_versions_that_leave() -> None:
+    slot = slot_of(1, 2, num_kept=1)
+    assert versions_of(slot.swap(served(3), num_kept=1)) == [1]
+
+
+def test_a_version_that_comes_again_replaces_itself() -> None:
+    slot = slot_of(1)
+    before = slot.current
+    assert slot.swap(served(1), num_kept=3) == (before,)
+    assert versions_of(slot.loaded) == [1]
+
+
+def test_an_alias_means_its_version() -> None:
+    slot = slot_of(1, 2)
+    slot.aliases = {"stable": 2}
+    assert slot.choose(alias="stable").version == 2
+
+
+def test_an_alias_of_a_version_that_is_not_loaded_is_not_found() -> None:
+    slot = slot_of(1, 2)
+    slot.aliases = {"old": 1, "stable": 2}
+    with pytest.raises(NotFoundError, match="no version 'fake@1'; there is fake@2, fake@stable"):
+        slot.choose(alias="old")
+
+
+def test_an_unknown_alias_is_not_found() -> None:
+    with pytest.raises(NotFoundError, match="no alias 'fake@canary'"):
+        slot_of(1).choose(alias="canary")
+
+
+@pytest.mark.parametrize(
+    ("load_error", "why"), [("", "is being loaded"), ("it is torn", "it is torn")]
+)
+def test_a_model_without_a_loaded_version_is_unavailable_and_says_why(
+    load_error: str, why: str
+) -> None:
+    slot = Slot("fake")
+    slot.load_error = load_error
+    with pytest.raises(UnavailableError, match=why) as error:
+        slot.choose()
+    assert error.value.reason == "MODEL_NOT_LOADED"
+
+
+def test_an_empty_name_means_the_only_model() -> None:
+    catalog = Catalog()
+    slot = catalog.open("one")
+    assert catalog.find("") is slot
+    assert catalog.open("one") is slot
+
+
+def test_an_empty_name_among_several_models_is_a_wrong_request() -> None:
+    catalog = Catalog()
+    catalog.open("two")
+    catalog.open("one")
+    with pytest.raises(InvalidInputError, match=r"model\.name: expected one of one, two"):
+        catalog.find("")
+
+
+@pytest.mark.parametrize("name", ["", "other"])
+def test_an_unknown_model_is_not_found(name: str) -> None:
+    with pytest.raises(NotFoundError, match="no model"):
+        Catalog().find(name)
+
+
+def test_a_closed_slot_gives_its_versions_and_is_not_found_any_more() -> None:
+    catalog = Catalog()
+    catalog.open("one").swap(served(4), num_kept=0)
+    assert versions_of(catalog.close("one")) == [4]
+    assert list(catalog) == []
+
+
+@pytest.mark.asyncio
+async def test_a_version_is_idle_when_its_last_call_is_done() -> None:
+    version = served(1)
+    await version.wait_idle()
+    version.begin_call()
+    version.begin_call()
+    waiting = asyncio.create_task(version.wait_idle())
+    version.end_call()
+    await asyncio.sleep(0)
+    assert not waiting.done()
+    version.end_call()
+    await waiting

@@ -1,0 +1,72 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from motherlode.core.repository import Repository
+from motherlode.server.survey import fingerprint, survey
+
+
+def make_version(folder: Path) -> None:
+    folder.mkdir(parents=True)
+    (folder / "manifest.json").write_text("not even JSON", encoding="utf-8")
+
+
+def test_versions_with_a_manifest_are_seen_newest_first_good_or_bad(tmp_path: Path) -> None:
+    for version in (1, 3, 2):
+        make_version(tmp_path / "m" / f"{version:06d}")
+    assert survey(Repository(tmp_path), ())["m"].versions == (3, 2, 1)
+
+
+@pytest.mark.parametrize("name", [".staging-1", "7", "x00007", "000000", "-00001"])
+def test_a_folder_that_is_no_version_is_not_seen(tmp_path: Path, name: str) -> None:
+    make_version(tmp_path / "m" / name)
+    assert survey(Repository(tmp_path), ())["m"].versions == ()
+
+
+def test_a_folder_without_a_manifest_is_still_being_copied(tmp_path: Path) -> None:
+    (tmp_path / "m" / "000001").mkdir(parents=True)
+    assert survey(Repository(tmp_path), ())["m"].versions == ()
+
+
+def test_files_and_hidden_folders_are_no_models(tmp_path: Path) -> None:
+    (tmp_path / ".hidden").mkdir()
+    (tmp_path / "notes.txt").write_text("x", encoding="utf-8")
+    assert survey(Repository(tmp_path), ()) == {}
+
+
+def test_only_wanted_models_are_looked_at(tmp_path: Path) -> None:
+    for name in ("one", "two"):
+        make_version(tmp_path / name / "000001")
+    assert list(survey(Repository(tmp_path), ("two", "three"))) == ["two"]
+
+
+def test_aliases_come_along(tmp_path: Path) -> None:
+    make_version(tmp_path / "m" / "000001")
+    (tmp_path / "m" / "aliases.json").write_text('{"stable": 1}', encoding="utf-8")
+    assert survey(Repository(tmp_path), ())["m"].aliases == {"stable": 1}
+
+
+def test_broken_aliases_are_told_and_hide_no_version(tmp_path: Path) -> None:
+    make_version(tmp_path / "m" / "000001")
+    (tmp_path / "m" / "aliases.json").write_text("{", encoding="utf-8")
+    seen = survey(Repository(tmp_path), ())["m"]
+    assert (seen.versions, seen.aliases) == ((1,), None)
+    assert "aliases.json" in seen.alias_error
+
+
+def test_a_repository_that_is_gone_is_an_error_and_not_an_empty_one(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError):
+        survey(Repository(tmp_path / "gone"), ())
+
+
+def test_a_fingerprint_changes_with_any_file(tmp_path: Path) -> None:
+    (tmp_path / "a").mkdir()
+    first = fingerprint(tmp_path)
+    (tmp_path / "a" / "file").write_bytes(b"1")
+    second = fingerprint(tmp_path)
+    (tmp_path / "a" / "file").write_bytes(b"12")
+    third = fingerprint(tmp_path)
+    assert len({first, second, third}) == 3
+    assert fingerprint(tmp_path) == third

@@ -1,0 +1,77 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from motherlode.core.errors import ConfigError, NotFoundError
+from motherlode.trainer.config import check_config, load_config, recipe_names
+
+
+@pytest.mark.parametrize("name", recipe_names())
+def test_every_recipe_is_valid(name: str) -> None:
+    assert load_config(name).loop.batch_size > 0
+
+
+def test_there_is_a_default_recipe() -> None:
+    assert "default" in recipe_names()
+
+
+@pytest.mark.parametrize(
+    ("document", "path"),
+    [
+        ({"looop": {}}, "looop"),
+        ({"loop": {"epoch": 3}}, "loop.epoch"),
+        ({"loop": {"epochs": "many"}}, "loop.epochs"),
+        ({"loop": {"batch_size": 0}}, "loop.batch_size"),
+        ({"negatives": {"num_candidates": 8, "keep": 9}}, "negatives"),
+        ({"loss": {"kind": "hinge"}}, "loss"),
+        ({"loss": {"kind": "pairwise_owl", "margin": "cubic"}}, "loss.margin"),
+        ({"encoder": {"kind": "bag", "head": {"dropout": 1.0}}}, "encoder.head.dropout"),
+        ({"index": {"kind": "hnsw", "ef": 3}}, "index.ef"),
+        ({"seed": -1}, "seed"),
+    ],
+)
+def test_a_wrong_key_or_value_is_an_error_with_its_path(
+    document: dict[str, object], path: str
+) -> None:
+    with pytest.raises(ConfigError) as caught:
+        check_config(document)
+    assert caught.value.field == path
+
+
+def test_the_encoder_must_take_the_features() -> None:
+    with pytest.raises(ConfigError, match=r"encoder\.kind must be 'dense'"):
+        check_config({"features": {"kind": "dense"}})
+
+
+def test_overrides_are_parsed_as_toml_and_applied_in_order() -> None:
+    config = load_config(
+        "default", ["loop.epochs=3", "loop.epochs=0.5", "index.kind=hnsw", "features.words=[1, 2]"]
+    )
+    assert config.loop.epochs == 0.5
+    assert config.index.kind == "hnsw"
+    assert config.features.model_dump()["words"] == (1, 2)
+
+
+@pytest.mark.parametrize("override", ["loop.epochs", "=3", ".epochs=3", "seed.low=3=4"])
+def test_a_broken_override_is_an_error(override: str) -> None:
+    with pytest.raises(ConfigError):
+        load_config("default", ["seed=1", override])
+
+
+def test_an_unknown_recipe_names_those_there_are() -> None:
+    with pytest.raises(NotFoundError, match="default"):
+        load_config("defualt")
+
+
+def test_a_file_that_is_missing_or_no_toml_is_an_error(tmp_path: Path) -> None:
+    with pytest.raises(NotFoundError):
+        load_config(str(tmp_path / "none.toml"))
+    (tmp_path / "broken.toml").write_text("loop = [", encoding="utf8")
+    with pytest.raises(ConfigError, match="TOML"):
+        load_config(str(tmp_path / "broken.toml"))
+
+
+def test_the_digest_tells_configurations_apart() -> None:
+    assert load_config("default").digest() == load_config("default").digest()
+    assert load_config("default").digest() != load_config("default", ["seed=1"]).digest()

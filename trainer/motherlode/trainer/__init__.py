@@ -1,0 +1,1 @@
+"""Learn query encoders and label embeddings, and publish them as bundles."""

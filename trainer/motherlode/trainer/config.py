@@ -1,0 +1,189 @@
+"""The whole configuration of a training run: TOML in, one checked object out."""
+
+from __future__ import annotations
+
+import json
+import tomllib
+from collections.abc import Iterable, Mapping
+from hashlib import sha256
+from importlib import resources
+from pathlib import Path
+from typing import Any, Self
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from motherlode.core.encoders import AnyEncoderConfig, BagEncoderConfig
+from motherlode.core.errors import ConfigError, NotFoundError
+from motherlode.core.features import FeaturesConfig, TextFeaturesConfig
+from motherlode.core.index import ExactConfig, IndexConfig
+from motherlode.trainer.evaluation import PropensityConfig
+from motherlode.trainer.losses import DecoupledSoftmaxConfig, LossConfig
+
+RECIPES = resources.files("motherlode.trainer") / "recipes"
+
+
+class Section(BaseModel):
+    """A part of the configuration: fixed once read, unknown keys refused."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class LabelsConfig(Section):
+    """The label table and how it meets the queries."""
+
+    normalize: bool = Field(default=True, description="unit l2 norm of label embeddings")
+    scale: float = Field(default=20.0, gt=0, description="factor on scores inside the loss")
+
+
+class NegativesConfig(Section):
+    """Stochastic Negative Mining: draw candidates, keep the hardest."""
+
+    num_candidates: int = Field(default=2048, ge=1, description="B, draws shared by a batch")
+    keep: int = Field(default=64, ge=1, description="k, hardest kept by each query; B keeps all")
+
+    @model_validator(mode="after")
+    def _keep_is_among_candidates(self) -> Self:
+        if self.keep > self.num_candidates:
+            raise ValueError(f"keep must be <= num_candidates ({self.num_candidates})")
+        return self
+
+
+class OptimizerConfig(Section):
+    """Row-wise Adagrad on the two tables, AdamW on the head."""
+
+    features_lr: float = Field(default=0.1, gt=0, description="learning rate of feature rows")
+    labels_lr: float = Field(default=0.1, gt=0, description="learning rate of label rows")
+    head_lr: float = Field(default=1e-3, gt=0, description="learning rate of the residual network")
+    weight_decay: float = Field(default=0.01, ge=0, description="on the residual network only")
+    warmup: float = Field(default=0.05, ge=0, lt=1, description="part of all steps; then decay")
+
+
+class LoopConfig(Section):
+    """How long and how often."""
+
+    epochs: float = Field(default=5, gt=0)
+    batch_size: int = Field(default=512, ge=1)
+    feature_dropout: float = Field(default=0.0, ge=0, lt=1, description="of a query's features")
+    held_out: int = Field(default=2000, ge=0, description="training queries kept for validation")
+    evaluations: int = Field(default=5, ge=1, description="validations in the whole run")
+    patience: int | None = Field(default=None, ge=1, description="stop after so many no better")
+    checkpoint_every_s: float = Field(default=60.0, gt=0, description="seconds between checkpoints")
+
+
+class WarmStartConfig(Section):
+    """What changes when a run starts from a published bundle."""
+
+    lr_factor: float = Field(default=0.3, gt=0, description="on all learning rates")
+
+
+class TrainConfig(Section):
+    """Everything that decides the outcome besides the data."""
+
+    seed: int = Field(default=0, ge=0, lt=2**63)
+    features: FeaturesConfig = TextFeaturesConfig()
+    encoder: AnyEncoderConfig = BagEncoderConfig()
+    labels: LabelsConfig = LabelsConfig()
+    negatives: NegativesConfig = NegativesConfig()
+    loss: LossConfig = DecoupledSoftmaxConfig()
+    optimizer: OptimizerConfig = OptimizerConfig()
+    loop: LoopConfig = LoopConfig()
+    warm_start: WarmStartConfig = WarmStartConfig()
+    index: IndexConfig = ExactConfig()
+    propensity: PropensityConfig = PropensityConfig()
+
+    @model_validator(mode="after")
+    def _encoder_takes_the_features(self) -> Self:
+        needed = "dense" if self.features.kind == "dense" else "bag"
+        if self.encoder.kind != needed:
+            raise ValueError(f"encoder.kind must be {needed!r} for {self.features.kind} features")
+        return self
+
+    def digest(self) -> str:
+        """sha256 of the resolved configuration."""
+        return sha256(json.dumps(self.model_dump(), sort_keys=True).encode()).hexdigest()
+
+
+def recipe_names() -> list[str]:
+    """Names of the recipes that come with Motherlode."""
+    return sorted(
+        entry.name.removesuffix(".toml")
+        for entry in RECIPES.iterdir()
+        if entry.name.endswith(".toml")
+    )
+
+
+def load_config(recipe: str, overrides: Iterable[str] = ()) -> TrainConfig:
+    """A configuration from a recipe's name or a TOML file, then `a.b=value` overrides.
+
+    Raises:
+        ConfigError: If a key is unknown or a value wrong; names its path.
+        NotFoundError: If there is no such recipe or file.
+    """
+    document = _read_toml(recipe)
+    for override in overrides:
+        _apply(document, override)
+    return check_config(document)
+
+
+def check_config(document: Mapping[str, Any]) -> TrainConfig:
+    """The checked form of a configuration read from anywhere.
+
+    Raises:
+        ConfigError: If a key is unknown or a value wrong; names its path.
+    """
+    try:
+        return TrainConfig.model_validate(document)
+    except ValidationError as error:
+        first = error.errors()[0]
+        # pydantic names the member of a union that it tried; that is no part of the user's path.
+        parts = [str(part) for part in first["loc"]]
+        path = ".".join(part for part in parts if part not in _union_tags(document, parts))
+        expected = _expectation(first["type"], first["msg"])
+        raise ConfigError(path or "config", expected=expected, actual=first["input"]) from None
+
+
+def _expectation(kind: str, message: str) -> str:
+    """What pydantic wanted, as the end of `expected ...`."""
+    if kind == "extra_forbidden":
+        return "no such key"
+    return message.removeprefix("Value error, ").removeprefix("Input should be ")
+
+
+def _union_tags(document: Mapping[str, Any], parts: list[str]) -> set[str]:
+    section = document.get(parts[0]) if parts else None
+    return {str(section["kind"])} if isinstance(section, dict) and "kind" in section else set()
+
+
+def _read_toml(recipe: str) -> dict[str, Any]:
+    path = Path(recipe)
+    if path.suffix == ".toml":
+        if not path.is_file():
+            raise NotFoundError("configuration file", recipe)
+        text = path.read_text(encoding="utf8")
+    elif recipe in recipe_names():
+        text = (RECIPES / f"{recipe}.toml").read_text(encoding="utf8")
+    else:
+        raise NotFoundError("recipe", recipe, known=[*recipe_names(), "or a path ending in .toml"])
+    try:
+        return tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigError(recipe, expected="valid TOML", actual=str(error)) from None
+
+
+def _apply(document: dict[str, Any], override: str) -> None:
+    path, equals, text = override.partition("=")
+    *sections, key = path.strip().split(".")
+    if not equals or not key or not all(sections):
+        raise ConfigError("--set", expected="section.key=value", actual=override)
+    for section in sections:
+        document = document.setdefault(section, {})
+        if not isinstance(document, dict):
+            raise ConfigError(f"--set {path}", expected=f"{section} to be a section", actual=text)
+    document[key] = _parse_value(text.strip())
+
+
+def _parse_value(text: str) -> Any:
+    try:
+        return tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        return text

@@ -1,0 +1,164 @@
+"""The training loop: steps, validations, checkpoints, early stop."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from typing import final
+
+import numpy as np
+
+from motherlode.core.index import ExactConfig, build_index
+from motherlode.core.queries import Features, IntArray
+from motherlode.trainer.batches import BatchSource
+from motherlode.trainer.checkpoint import CheckpointFolder, Point, Progress
+from motherlode.trainer.config import TrainConfig
+from motherlode.trainer.data import PositiveRows
+from motherlode.trainer.evaluation import evaluate
+from motherlode.trainer.model import Model
+from motherlode.trainer.progress import RunDisplay
+from motherlode.trainer.step import Step
+
+VALIDATION_FIGURES = ("P@1", "R@10")
+
+
+@final
+@dataclass(frozen=True, slots=True, eq=False)
+class LabelledFeatures:
+    """Featurised queries with their labels.
+
+    Attributes:
+        features: B queries.
+        positives: Their labels.
+        num_true: int64 [B], true labels of each query, also those outside the label table.
+    """
+
+    features: Features
+    positives: PositiveRows
+    num_true: IntArray
+
+
+@final
+class TrainingLoop:
+    """Trains a model on examples, in place.
+
+    Args:
+        config: Of the run.
+        model: Changed in place.
+        train: What it learns from.
+        held_out: What it is validated on; may be empty.
+        checkpoints: Where its state goes, or None to keep none.
+        display: Shown how the run goes.
+        lr_factor: On all learning rates.
+    """
+
+    def __init__(
+        self,
+        config: TrainConfig,
+        model: Model,
+        train: LabelledFeatures,
+        held_out: LabelledFeatures,
+        *,
+        checkpoints: CheckpointFolder | None,
+        display: RunDisplay,
+        lr_factor: float = 1.0,
+    ) -> None:
+        self._config = config
+        self._model = model
+        self._held_out = held_out
+        self._checkpoints = checkpoints
+        self._display = display
+        self._source = BatchSource(
+            train.features, train.positives, config.loop.batch_size, config.seed
+        )
+        self.num_steps = max(1, round(config.loop.epochs * self._source.steps_per_epoch))
+        self._step = Step(model, config, self.num_steps, lr_factor=lr_factor)
+        self._progress = Progress()
+        evaluations = config.loop.evaluations
+        self._validate_after = {
+            round(self.num_steps * (i + 1) / evaluations) for i in range(evaluations)
+        }
+
+    def resume(self) -> None:
+        """Go on where a checkpoint stands.
+
+        Raises:
+            InvalidInputError: If the checkpoint belongs to another run.
+            MotherlodeError: If it cannot be read.
+        """
+        assert self._checkpoints is not None
+        self._progress = self._checkpoints.restore("newest", self._model, self._step.head_optimizer)
+
+    def run(self) -> Progress:
+        """Train to the end, or until validations stop getting better.
+
+        With `patience` the model is left at its best validation.
+        """
+        self._display.start(self._progress.step, self.num_steps)
+        try:
+            self._run()
+        finally:
+            self._display.stop()
+        if self._config.loop.patience and self._progress.best < len(self._progress.points) - 1:
+            assert self._checkpoints is not None
+            self._checkpoints.restore("best", self._model, self._step.head_optimizer)
+        return self._progress
+
+    def _run(self) -> None:
+        progress = self._progress
+        next_checkpoint_s = time.monotonic() + self._config.loop.checkpoint_every_s
+        while progress.step < self.num_steps and not self._should_stop():
+            batch = self._source.batch(progress.step)
+            loss = self._step.run(progress.step, batch)
+            progress.step += 1
+            progress.loss_sum += loss
+            progress.loss_count += 1
+            self._display.step(loss, len(batch.features))
+            if progress.step in self._validate_after:
+                self._validate()
+            if time.monotonic() >= next_checkpoint_s:
+                self._save("newest")
+                next_checkpoint_s = time.monotonic() + self._config.loop.checkpoint_every_s
+
+    def _should_stop(self) -> bool:
+        patience = self._config.loop.patience
+        return patience is not None and (
+            len(self._progress.points) - 1 - self._progress.best >= patience
+        )
+
+    def _validate(self) -> None:
+        progress = self._progress
+        epoch, place = divmod(progress.step, self._source.steps_per_epoch)
+        examples = epoch * self._source.num_queries + place * self._config.loop.batch_size
+        figures = validation_figures(self._model, self._held_out)
+        point = Point(examples, progress.loss_sum / progress.loss_count, figures)
+        progress.points.append(point)
+        progress.loss_sum, progress.loss_count = 0.0, 0
+        self._display.point(point)
+        best = progress.points[progress.best].figures
+        if sum(figures.values()) > sum(best.values()) or len(progress.points) == 1:
+            progress.best = len(progress.points) - 1
+            if self._config.loop.patience:
+                self._save("best")
+
+    def _save(self, name: str) -> None:
+        if self._checkpoints is not None:
+            self._checkpoints.save(name, self._model, self._step.head_optimizer, self._progress)
+
+
+def validation_figures(model: Model, held_out: LabelledFeatures) -> dict[str, float]:
+    """Quality of a model by exact search, per cent; empty for no examples."""
+    if len(held_out.features) == 0:
+        return {}
+    labels_LD = model.label_embeddings()
+    index = build_index(ExactConfig(), labels_LD, seed=0)
+    queries_BD = model.frozen_encoder().encode(held_out.features)
+    result = evaluate(
+        index.search(queries_BD, min(10, len(labels_LD))),
+        held_out.positives,
+        held_out.num_true,
+        np.zeros(len(labels_LD), np.int64),
+        num_train=1,
+        ks=(1, 10),
+    )
+    return {name: result.figures[name] for name in VALIDATION_FIGURES}

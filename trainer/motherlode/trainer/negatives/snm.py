@@ -1,0 +1,49 @@
+"""Stochastic Negative Mining (Reddi et al., AISTATS 2019): draw many, keep the hardest.
+
+Shapes: B queries in a batch, N candidates, K kept.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import final
+
+import torch
+from torch import Tensor
+from typing_extensions import override
+
+from motherlode.trainer.negatives.sampler import Batch, Negatives, NegativeSampler
+
+
+@final
+class SnmSampler(NegativeSampler):
+    """The `keep` highest-scoring of what a proposal draws, after positives are masked.
+
+    What is kept is no longer a draw from the proposal, so there is no log_q.
+    """
+
+    def __init__(self, proposal: NegativeSampler, keep: int) -> None:
+        self.proposal = proposal
+        self.keep = keep
+
+    @override
+    def sample(
+        self, batch: Batch, queries_BD: Tensor, labels_LD: Tensor, generator: torch.Generator
+    ) -> Negatives:
+        candidates = self.proposal.sample(batch, queries_BD, labels_LD, generator)
+        return replace(candidates, log_q_N=None, keep=self.keep)
+
+
+def keep_hardest(scores_BN: Tensor, mask_BN: Tensor, keep: int) -> tuple[Tensor, Tensor]:
+    """Scores and mask of each query's `keep` highest-scoring unmasked candidates: both [B, K].
+
+    The choice itself is not differentiated; the gathered scores are. A query with fewer unmasked
+    candidates than `keep` has the rest masked.
+    """
+    if keep >= scores_BN.shape[1]:
+        return scores_BN, mask_BN
+    lowest = torch.finfo(scores_BN.dtype).min
+    order_BK = torch.topk(
+        scores_BN.detach().masked_fill(~mask_BN, lowest), keep, dim=1, sorted=False
+    ).indices
+    return scores_BN.gather(1, order_BK), mask_BN.gather(1, order_BK)

@@ -1,0 +1,67 @@
+"""Tables of rows of which a step touches few.
+
+Shapes: R rows, N rows touched, D embedding width.
+"""
+
+from __future__ import annotations
+
+from typing import final
+
+import torch
+from torch import Tensor
+
+EPSILON = 1e-10
+
+
+@final
+class RowTable:
+    """A table learned by row-wise Adagrad; only the rows that a step touches cost anything.
+
+    One accumulator a row holds the sum of the mean squared gradients of the row, so the state is
+    1 / D of the table (Duchi et al., JMLR 2011, with one learning rate a row).
+
+    Args:
+        weights_RD: float32 [R, D], changed in place.
+        accumulators_R: float32 [R], or None for a fresh table.
+    """
+
+    def __init__(self, weights_RD: Tensor, accumulators_R: Tensor | None = None) -> None:
+        self.weights_RD = weights_RD
+        self.accumulators_R = (
+            torch.zeros(len(weights_RD)) if accumulators_R is None else accumulators_R
+        )
+
+    def gather(self, rows_N: Tensor) -> Tensor:
+        """A copy of some rows that collects their gradient: float32 [N, D].
+
+        Args:
+            rows_N: int64 [N], distinct.
+        """
+        return self.weights_RD.index_select(0, rows_N).requires_grad_()
+
+    @torch.no_grad()
+    def step(self, rows_N: Tensor, gathered_ND: Tensor, learning_rate: float) -> None:
+        """Move the rows that `gather` gave against the gradient they collected."""
+        gradients_ND = gathered_ND.grad
+        if gradients_ND is None:
+            return
+        squares_N = torch.linalg.vector_norm(gradients_ND, dim=1).square_()
+        sums_N = self.accumulators_R[rows_N].add_(squares_N, alpha=1.0 / gradients_ND.shape[1])
+        self.accumulators_R[rows_N] = sums_N
+        rates_N = learning_rate / sums_N.sqrt_().add_(EPSILON)
+        moved_ND = torch.addcmul(gathered_ND, gradients_ND, rates_N[:, None], value=-1.0)
+        self.weights_RD.index_copy_(0, rows_N, moved_ND)
+
+
+def learning_rate_factor(step: int, num_steps: int, warmup: float) -> float:
+    """Linear warm-up over the first part of all steps, then linear decay to zero.
+
+    Args:
+        step: From 0.
+        num_steps: All steps of the run.
+        warmup: Part of them, below 1.
+    """
+    num_warmup = warmup * num_steps
+    if step < num_warmup:
+        return (step + 1) / (num_warmup + 1)
+    return (num_steps - step) / max(num_steps - num_warmup, 1.0)

@@ -1,0 +1,203 @@
+"""From a trained model to a published bundle: index, golden queries, evaluation, report."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Protocol, final
+
+import numpy as np
+
+from motherlode.core.bundle import BundleDraft
+from motherlode.core.features import Featurizer
+from motherlode.core.golden import MAX_QUERIES
+from motherlode.core.index import build_index, measure_recall
+from motherlode.core.queries import IntArray, Queries, TextQueries
+from motherlode.core.retriever import QueryPath
+from motherlode.core.topk import TopK, concatenate
+from motherlode.trainer.charts import HeldOutPoint, LossPoint
+from motherlode.trainer.checkpoint import Progress
+from motherlode.trainer.config import TrainConfig
+from motherlode.trainer.data import Dataset
+from motherlode.trainer.evaluation import DEFAULT_KS, Evaluation, PropensityConfig, evaluate
+from motherlode.trainer.examples import pick_examples
+from motherlode.trainer.model import Model
+from motherlode.trainer.report import ReportContent, render_report
+
+_BATCH = 1024
+_RECALL_QUERIES = 1000
+_RECALL_K = 10
+_GOLDEN_K = 10
+
+
+class AnswersTopK(Protocol):
+    """What can be evaluated: a retriever, or the parts of one."""
+
+    def top_k(self, queries: Queries, k: int) -> TopK:
+        """The best k labels of each query."""
+
+
+@final
+@dataclass(frozen=True, slots=True, eq=False)
+class TrainedModel:
+    """What a run leaves to be published.
+
+    Attributes:
+        config: Of the run.
+        model: The learned state.
+        featurizer: Fitted on the training queries.
+        train: The training data, with its labels.
+        test: What quality is measured on, or None.
+        tested_on: What that is, in the plural, such as `test queries`.
+        progress: Course of the run.
+        parents: Bundles it started from.
+    """
+
+    config: TrainConfig
+    model: Model
+    featurizer: Featurizer
+    train: Dataset
+    test: Dataset | None
+    tested_on: str
+    progress: Progress
+    parents: dict[str, str]
+
+
+def answers(path: AnswersTopK, queries: Queries, k: int) -> TopK:
+    """The best k labels of many queries, asked for in batches."""
+    return concatenate(
+        [
+            path.top_k(queries.rows(start, min(start + _BATCH, len(queries))), k)
+            for start in range(0, len(queries), _BATCH)
+        ]
+    )
+
+
+def evaluate_path(
+    top: TopK,
+    dataset: Dataset,
+    frequencies: IntArray,
+    num_train: int,
+    propensity: PropensityConfig,
+) -> Evaluation:
+    """Quality of the answers to a data set; `ks` beyond the number of labels are left out."""
+    ks = [k for k in DEFAULT_KS if k <= len(frequencies)]
+    return evaluate(
+        top,
+        dataset.positives,
+        dataset.num_true,
+        frequencies,
+        num_train,
+        ks=ks,
+        propensity=propensity,
+    )
+
+
+def make_draft(trained: TrainedModel, name: str, dataset_name: str) -> BundleDraft:
+    """Everything that the bundle will hold.
+
+    Args:
+        trained: What to publish.
+        name: Of the model, for the report.
+        dataset_name: For the report.
+    """
+    config, model = trained.config, trained.model
+    labels_LD = model.label_embeddings()
+    encoder = model.frozen_encoder()
+    index = build_index(config.index, labels_LD, seed=config.seed)
+    path = QueryPath(trained.featurizer, encoder, index)
+    asked = trained.test if trained.test is not None else trained.train
+    queries_BD = path.encode(_spread(asked, _RECALL_QUERIES).queries)
+    k = min(_RECALL_K, len(labels_LD))
+    recall = {f"R@{k}": measure_recall(index, labels_LD, queries_BD, k)}
+    evaluation, report = _judge(trained, path, name, dataset_name, recall)
+    return BundleDraft(
+        featurizer=trained.featurizer,
+        encoder=encoder,
+        labels=trained.train.labels,
+        labels_LD=labels_LD,
+        index=index,
+        golden=path.take_golden(
+            _spread(asked, MAX_QUERIES).queries, min(_GOLDEN_K, len(labels_LD))
+        ),
+        evaluation=evaluation,
+        report_html=report,
+        index_recall=recall,
+        score_meaning=score_meaning(config),
+        config=config.model_dump(mode="json"),
+        config_digest=config.digest(),
+        data_digest=trained.train.digest,
+        parents=trained.parents,
+        training_state={
+            "features": model.features.accumulators_R.numpy(),
+            "labels": model.labels.accumulators_R.numpy(),
+        },
+    )
+
+
+def score_meaning(config: TrainConfig) -> str:
+    """What a score of the model is, in a few words."""
+    if config.labels.normalize and config.encoder.head.normalize:
+        return "cosine of query and label embedding, -1 to 1"
+    return "inner product of query and label embedding"
+
+
+def _judge(
+    trained: TrainedModel, path: QueryPath, name: str, dataset_name: str, recall: dict[str, float]
+) -> tuple[dict[str, Any], str | None]:
+    if trained.test is None:
+        return {}, None
+    test, labels = trained.test, trained.train.labels
+    top = answers(path, test.queries, min(max(DEFAULT_KS), len(labels)))
+    evaluation = evaluate_path(
+        top, test, labels.frequencies, len(trained.train.queries), trained.config.propensity
+    )
+    report = render_report(
+        ReportContent(
+            model=name,
+            dataset=dataset_name,
+            evaluation=evaluation,
+            evaluated_on=trained.tested_on,
+            losses=[LossPoint(p.examples, p.loss) for p in trained.progress.points],
+            held_out=[
+                HeldOutPoint(p.examples, p.figures["P@1"], p.figures["R@10"])
+                for p in trained.progress.points
+                if p.figures
+            ],
+            examples=pick_examples(
+                query_names(test.queries), top, test.positives, test.num_true, labels
+            ),
+            facts=_facts(trained),
+            index=trained.config.index.model_dump(mode="json"),
+            index_recall=recall,
+            digests={"configuration": trained.config.digest(), "data": trained.train.digest},
+            config=trained.config.model_dump(mode="json"),
+        )
+    )
+    return evaluation.as_dict(), report
+
+
+def query_names(queries: Queries) -> list[str]:
+    """What to show of each query: its text, or its number."""
+    if isinstance(queries, TextQueries):
+        return list(queries.texts)
+    return [f"query {row}" for row in range(len(queries))]
+
+
+def _facts(trained: TrainedModel) -> dict[str, object]:
+    model = trained.model
+    tables = (model.features.weights_RD, model.labels.weights_RD)
+    head = sum(weight.numel() for weight in model.encoder.head.parameters())
+    return {
+        "Labels": len(model.labels.weights_RD),
+        "Features": model.encoder.num_features,
+        "Embedding width": model.encoder.width,
+        "Parameters": sum(table.numel() for table in tables) + head,
+        "Training queries": len(trained.train.queries),
+        "Steps": trained.progress.step,
+    }
+
+
+def _spread(dataset: Dataset, count: int) -> Dataset:
+    """Up to `count` rows, evenly spread."""
+    size = len(dataset.queries)
+    return dataset.rows(np.unique(np.linspace(0, size - 1, min(count, size)).astype(np.int64)))

@@ -1,0 +1,155 @@
+"""One step: encode, propose negatives, score, judge, move the touched rows.
+
+Shapes: B queries in a batch, P positives, N negatives, M distinct labels touched, D width.
+"""
+
+from __future__ import annotations
+
+from typing import final
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from motherlode.core.queries import DenseQueries, Features, FloatArray, SparseQueries
+from motherlode.trainer.config import TrainConfig
+from motherlode.trainer.losses import Loss, new_loss
+from motherlode.trainer.model import Model
+from motherlode.trainer.negatives import (
+    Batch,
+    Negatives,
+    NegativeSampler,
+    SnmSampler,
+    UniformSampler,
+    keep_hardest,
+)
+from motherlode.trainer.optim import learning_rate_factor
+
+
+@final
+class Step:
+    """Runs single steps on a model.
+
+    Args:
+        model: Changed in place.
+        config: Of the whole run.
+        num_steps: Of the whole run, for the schedule.
+        lr_factor: On all learning rates.
+    """
+
+    def __init__(
+        self, model: Model, config: TrainConfig, num_steps: int, *, lr_factor: float = 1.0
+    ) -> None:
+        self._model = model
+        self._config = config
+        self._num_steps = num_steps
+        self._lr_factor = lr_factor
+        self._loss: Loss = new_loss(config.loss)
+        self._sampler = new_sampler(config, len(model.labels.weights_RD))
+        optimizer = config.optimizer
+        parameters = list(model.encoder.head.parameters())
+        self.head_optimizer = (
+            torch.optim.AdamW(parameters, lr=optimizer.head_lr, weight_decay=optimizer.weight_decay)
+            if parameters
+            else None
+        )
+
+    def run(self, step: int, batch: Batch) -> float:
+        """The loss of the batch; the model has moved."""
+        model = self._model
+        # A generator of its own for each step, so that a resumed run draws the same.
+        generator = torch.Generator().manual_seed(((self._config.seed << 32) + step) % 2**63)
+        features, feature_rows_N = touched(batch.features)
+        if self._config.loop.feature_dropout:
+            features = drop_features(features, self._config.loop.feature_dropout, generator)
+        feature_table = model.features.gather(feature_rows_N)
+        projected_BD = model.encoder.project(features, feature_table)
+        queries_BD = model.encoder.head(model.encoder.head.drop(projected_BD, generator))
+        negatives = self._sampler.sample(
+            batch, queries_BD.detach(), model.labels.weights_RD, generator
+        )
+        label_rows_M, places_P = label_rows(negatives.labels_N, batch.positives_P)
+        label_table = model.labels.gather(label_rows_M)
+        labels_MD = model.normalized(label_table)
+        loss = self._judge(batch, places_P, queries_BD, labels_MD, negatives)
+        loss.backward()  # type: ignore[no-untyped-call]
+        self._move(step, (feature_rows_N, feature_table), (label_rows_M, label_table))
+        return loss.item()
+
+    def _judge(
+        self,
+        batch: Batch,
+        places_P: Tensor,
+        queries_BD: Tensor,
+        labels_MD: Tensor,
+        negatives: Negatives,
+    ) -> Tensor:
+        scale = self._config.labels.scale
+        # The negatives stand first, so that they need no gather and no scatter of gradients.
+        scores_BN = (queries_BD * scale) @ labels_MD[: len(negatives.labels_N)].T
+        positives_P = (queries_BD[batch.rows_P] * labels_MD[places_P]).sum(dim=1) * scale
+        mask_BN = negatives.mask_BN
+        if negatives.keep is not None:
+            scores_BN, mask_BN = keep_hardest(scores_BN, mask_BN, negatives.keep)
+        return self._loss(positives_P, batch.rows_P, scores_BN, mask_BN)
+
+    def _move(
+        self, step: int, features: tuple[Tensor, Tensor], labels: tuple[Tensor, Tensor]
+    ) -> None:
+        optimizer = self._config.optimizer
+        factor = self._lr_factor * learning_rate_factor(step, self._num_steps, optimizer.warmup)
+        self._model.features.step(*features, optimizer.features_lr * factor)
+        self._model.labels.step(*labels, optimizer.labels_lr * factor)
+        if self.head_optimizer is not None:
+            for group in self.head_optimizer.param_groups:
+                group["lr"] = optimizer.head_lr * factor
+            self.head_optimizer.step()
+            self.head_optimizer.zero_grad()
+
+
+def new_sampler(config: TrainConfig, num_labels: int) -> NegativeSampler:
+    """The sampler that a configuration names."""
+    negatives = config.negatives
+    proposal = UniformSampler(negatives.num_candidates, num_labels)
+    if negatives.keep >= negatives.num_candidates:
+        return proposal
+    return SnmSampler(proposal, negatives.keep)
+
+
+def label_rows(negatives_N: Tensor, positives_P: Tensor) -> tuple[Tensor, Tensor]:
+    """The label rows that a step touches, and the place of each positive among them.
+
+    Args:
+        negatives_N: int64 [N], distinct, ascending.
+        positives_P: int64 [P].
+
+    Returns:
+        int64 [M]: the negatives first, then the positives that are not among them; int64 [P].
+    """
+    distinct, inverse_P = torch.unique(positives_P, return_inverse=True)
+    places = torch.searchsorted(negatives_N, distinct)
+    is_new = negatives_N[places.clamp_max(len(negatives_N) - 1)] != distinct
+    places[is_new] = torch.arange(len(negatives_N), len(negatives_N) + int(is_new.sum()))
+    return torch.cat([negatives_N, distinct[is_new]]), places[inverse_P]
+
+
+def touched(features: Features) -> tuple[Features, Tensor]:
+    """A batch over the feature rows it touches, and those rows, ascending: int64 [N]."""
+    if isinstance(features, DenseQueries):
+        return features, torch.arange(features.features_BF.shape[1])
+    rows_N, places = np.unique(features.indices, return_inverse=True)
+    local = SparseQueries(features.indptr, places, features.values, len(rows_N))
+    return local, torch.from_numpy(rows_N)
+
+
+def drop_features(features: Features, rate: float, generator: torch.Generator) -> Features:
+    """Inverted dropout of single features of the queries (input dropout of GLaS)."""
+    keep = 1.0 - rate
+    values = torch.from_numpy(
+        features.features_BF if isinstance(features, DenseQueries) else features.values
+    )
+    mask = torch.empty_like(values).bernoulli_(keep, generator=generator)
+    kept: FloatArray = (values * mask.div_(keep)).numpy()
+    if isinstance(features, DenseQueries):
+        return DenseQueries(kept)
+    return SparseQueries(features.indptr, features.indices, kept, features.num_features)

@@ -1,19 +1,18 @@
 """Quality and time of the recipes on real data: trained, published and evaluated as a user would.
 
-Usage: python benchmarks/quality.py RECIPE=FOLDER [RECIPE=FOLDER ...]
-       (a folder holds train, test and labels; `geonames` without a folder makes its own data)
+Usage: python benchmarks/quality.py [--repository FOLDER] RECIPE=FOLDER [RECIPE=FOLDER ...]
+       (a folder holds train, test and labels)
 """
 
 from __future__ import annotations
 
-import sys
+import argparse
 import tempfile
 from pathlib import Path
 
 from machine import print_result
 
 from motherlode.trainer.config import load_config
-from motherlode.trainer.data import make_geonames
 from motherlode.trainer.progress import new_display
 from motherlode.trainer.training import TrainingRequest, train_and_publish
 
@@ -22,14 +21,14 @@ FIGURES = ("P@1", "P@3", "P@5", "nDCG@5", "PSP@5", "R@10", "R@100")
 
 def main() -> None:
     """Train each recipe on its data and print the test figures."""
-    rows: list[list[object]] = []
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--repository", type=Path, help="where to publish; by default nowhere")
+    parser.add_argument("recipes", nargs="+", metavar="RECIPE=FOLDER")
+    options = parser.parse_args()
     with tempfile.TemporaryDirectory() as scratch:
-        for argument in sys.argv[1:] or ["geonames"]:
-            recipe, _, folder = argument.partition("=")
-            data = Path(folder or scratch, "" if folder else "geonames")
-            if not folder:
-                make_geonames("cities15000", data)
-            rows.append(measure(recipe, data, Path(scratch) / "repository"))
+        repository = options.repository or Path(scratch)
+        pairs = [argument.partition("=") for argument in options.recipes]
+        rows = [measure(recipe, Path(folder), repository) for recipe, _, folder in pairs]
     print_result("quality", ["recipe", *FIGURES, "training s", "whole run s"], rows)
 
 

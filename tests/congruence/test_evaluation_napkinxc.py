@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from motherlode.trainer.evaluation import DEFAULT_KS, PropensityConfig, evaluate
 
+from motherlode.trainer.evaluation import DEFAULT_KS, PropensityConfig, evaluate
 from tests.support.rankings import rows_of, top_of
 
 napkinxc = pytest.importorskip("napkinxc.metrics", reason="napkinxc has no wheel for this Python")

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import pytest
 import torch
+from torch import Tensor
+
 from motherlode.trainer.losses import (
     DecoupledSoftmaxConfig,
     Loss,
@@ -11,7 +13,6 @@ from motherlode.trainer.losses import (
     PointwiseOwlConfig,
     new_loss,
 )
-from torch import Tensor
 
 MARGINS = ("hinge", "squared_hinge", "logistic")
 CONFIGS = [

@@ -8,6 +8,7 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 import torch
+
 from motherlode.core.queries import DenseQueries
 from motherlode.trainer.negatives import Batch, NegativeSampler, SnmSampler, UniformSampler
 

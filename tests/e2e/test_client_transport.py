@@ -10,6 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 import grpc
 import pytest
 from google.rpc import error_details_pb2
+
 from motherlode.clients import (
     AsyncClient,
     Client,
@@ -19,7 +20,6 @@ from motherlode.clients import (
     ServerError,
     UnavailableError,
 )
-
 from tests.support.callers import CALLERS, Caller
 from tests.support.fake_server import TIMEOUT_S, FakeServicer, RefusedError, fake_server
 from tests.support.retrieval import FakeRetrieval, fail

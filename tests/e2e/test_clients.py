@@ -9,6 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
+
 from motherlode.cli.main import main
 from motherlode.clients import (
     Client,
@@ -20,7 +21,6 @@ from motherlode.clients import (
 from motherlode.core.queries import TextQueries
 from motherlode.core.repository import Repository
 from motherlode.core.retriever import Retriever
-
 from tests.support.bundles import WIDTH, publish_tiny
 from tests.support.callers import CALLERS, Caller
 from tests.support.servers import TIMEOUT_S, ServerProcess, server_process

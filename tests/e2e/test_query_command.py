@@ -8,9 +8,9 @@ from collections.abc import Iterator
 from types import SimpleNamespace
 
 import pytest
+
 from motherlode.cli.main import main
 from motherlode.v1 import retrieval_pb2 as pb
-
 from tests.support.fake_server import fake_server
 from tests.support.retrieval import FakeRetrieval
 

@@ -321,7 +321,7 @@ async def test_expired_and_cancelled_calls_do_not_disturb_their_batch_mates(
         with Barrier(server.current().retriever) as barrier:
             first = asyncio.create_task(server.ask("topic1"))
             await asyncio.to_thread(barrier.wait_entered)
-            late = server.stub.TopK(text_request("topic2"), timeout=0.2)
+            late = server.stub.TopK(text_request("topic2"), timeout=2.0)
             left = server.stub.TopK(text_request("topic3"))
             stayed = asyncio.create_task(server.ask("topic4"))
             await until(lambda: server.metric("queue_depth") == 3)

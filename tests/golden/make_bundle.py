@@ -1,8 +1,8 @@
-"""Writes the bundle that every later Motherlode must be able to read.
+"""Writes the bundles that every later Motherlode must be able to read, one for each index family.
 
 Run it once for each new format version, and never again for an old one:
 
-    python tests/golden/make_bundle.py tests/golden/bundles/version-2
+    PYTHONPATH=. python tests/golden/make_bundle.py tests/golden/bundles/version-2
 """
 
 from __future__ import annotations
@@ -14,12 +14,15 @@ from pathlib import Path
 from motherlode.core.bundle import write_bundle
 from tests.support.bundles import tiny_draft
 
+INDEX_KINDS = ("exact", "hnsw", "ivf_flat")
 
-def make_bundle(folder: Path) -> None:
-    """Writes a bundle of 12 labels with an HNSW index, the index with the most structure."""
-    draft = tiny_draft(seed=1, num_labels=12, index_kind="hnsw")
-    write_bundle(replace(draft, parents={"warm_start": "tiny@1"}), folder)
+
+def make_bundles(folder: Path) -> None:
+    """Writes a bundle of 12 labels for each index family, each with a parent."""
+    for kind in INDEX_KINDS:
+        draft = tiny_draft(seed=1, num_labels=12, index_kind=kind)
+        write_bundle(replace(draft, parents={"warm_start": "tiny@1"}), folder / kind)
 
 
 if __name__ == "__main__":
-    make_bundle(Path(sys.argv[1]))
+    make_bundles(Path(sys.argv[1]))

@@ -13,9 +13,12 @@ from motherlode.core.retriever import Retriever
 BUNDLES = Path(__file__).parent / "bundles"
 
 
+@pytest.mark.parametrize("index_kind", ["exact", "hnsw", "ivf_flat"])
 @pytest.mark.parametrize("version", range(1, FORMAT_VERSION + 1))
-def test_a_bundle_of_every_format_version_loads_and_answers_for_ever(version: int) -> None:
-    bundle = read_bundle(BUNDLES / f"version-{version}")
+def test_a_bundle_of_every_format_version_loads_and_answers_for_ever(
+    version: int, index_kind: str
+) -> None:
+    bundle = read_bundle(BUNDLES / f"version-{version}" / index_kind)
     retriever = Retriever(bundle, model="tiny", version=1)
     retriever.check_golden()
     top = retriever.top_k(TextQueries(["topic7 filler", "unheard-of", "topic3"]), 2)
@@ -23,4 +26,5 @@ def test_a_bundle_of_every_format_version_loads_and_answers_for_ever(version: in
     assert retriever.labels.keys_of(top.labels[[0, 2]]) == ["label7", "label3"]
     np.testing.assert_allclose(top.scores[[0, 2]], 1.0, rtol=1e-5)
     assert bundle.manifest.format_version == version
+    assert bundle.manifest.index.kind == index_kind
     assert bundle.manifest.parents == {"warm_start": "tiny@1"}

@@ -65,12 +65,7 @@ def tiny_draft(
         labels_LD=labels_LD,
         index=index,
         golden=path.take_golden(TextQueries(golden_texts), min(5, num_labels)),
-        evaluation={
-            "figures": {"P@1": 100.0, "R@10": 100.0},
-            "buckets": [],
-            "num_queries": 8,
-            "num_train": 500,
-        },
+        evaluation={"figures": {"P@1": 100.0, "R@10": 100.0}, "num_queries": 8},
         report_html="<!doctype html><title>tiny</title>",
         index_recall={"R@10": 1.0},
         score_meaning="cosine of query and label",

@@ -8,7 +8,6 @@ from typing import Any, Protocol, TypeVar
 
 from motherlode.clients import AsyncClient, Client, TopKResult
 from motherlode.clients.info import HealthStatus, ServerInfo
-
 from tests.support.retrieval import AsyncFakeTransport, FakeTransport
 
 Result = TypeVar("Result")

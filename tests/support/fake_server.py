@@ -14,10 +14,10 @@ from google.protobuf.any_pb2 import Any as AnyMessage
 from google.rpc import status_pb2
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_status import rpc_status
-from motherlode.v1 import retrieval_pb2 as pb
-from motherlode.v1 import retrieval_pb2_grpc
 from typing_extensions import override
 
+from motherlode.v1 import retrieval_pb2 as pb
+from motherlode.v1 import retrieval_pb2_grpc
 from tests.support.retrieval import FakeRetrieval
 
 TIMEOUT_S = 30.0

@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 
 import numpy as np
+
 from motherlode.trainer.config import TrainConfig, check_config
 
 SMALL_RUN: dict[str, dict[str, object]] = {

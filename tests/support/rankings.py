@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from itertools import chain
 
 import numpy as np
+
 from motherlode.core.queries import IntArray
 from motherlode.core.topk import TopK
 

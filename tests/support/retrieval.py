@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 from google.protobuf.wrappers_pb2 import Int32Value
+
 from motherlode.clients.errors import ClientError, TooLargeError
 from motherlode.clients.steps import Call
 from motherlode.v1 import retrieval_pb2 as pb

@@ -7,7 +7,7 @@ from typing import Any
 
 import grpc
 from google.protobuf.any_pb2 import Any as AnyMessage
-from google.rpc import error_details_pb2, status_pb2  # type: ignore[import-untyped]
+from google.rpc import error_details_pb2, status_pb2
 
 from motherlode.clients import errors
 from motherlode.clients.errors import ClientError, FieldViolation

@@ -113,6 +113,10 @@ def write_bundle(draft: BundleDraft, folder: Path) -> Manifest:
         (folder / INDEX_FILE).parent.mkdir()
     _write_parts(draft, folder)
     with _writing(folder):
+        # Safetensors makes files that their owner alone may read; who serves may be someone else.
+        mode = (folder / EVALUATION_FILE).stat().st_mode
+        for name in list_files(folder):
+            (folder / name).chmod(mode)
         files = {name: FileEntry.of(folder / name) for name in sorted(list_files(folder))}
     manifest = draft.describe(files)
     with _writing(folder / MANIFEST_FILE):

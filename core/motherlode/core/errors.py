@@ -1,14 +1,14 @@
 """Every error that a caller can handle.
 
 MotherlodeError
-├── InvalidInputError        a value from outside is wrong: names the field, what was expected, what came
+├── InvalidInputError        a value from outside is wrong: names field, expected, actual
 │   ├── InvalidQueryError    ... in a query batch
 │   ├── RequestTooLargeError ... asks for more than one call may; split it, a retry cannot help
 │   ├── ConfigError          ... in a configuration file, flag or variable
 │   └── DataError            ... in a data file: names the file, the line and the field
-├── BundleError              a bundle cannot be read, verified or written: names the file and the reason
+├── BundleError              a bundle cannot be read, verified or written: says why
 │   └── UnsupportedFormatError    written by a newer Motherlode
-├── OutputError              a result cannot be written, or what lies at its place is not replaced: names the place
+├── OutputError              a result cannot be written, or its place is taken
 ├── NotFoundError            no such model, version, alias or label
 ├── UnsupportedError         a valid request that this index or build cannot answer; says what can
 ├── OverloadedError          the queue is full; retry after a while

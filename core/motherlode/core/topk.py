@@ -64,14 +64,15 @@ def top_k_of_candidates(
         valid_BC: bool [B, C]; False entries are ignored whatever they hold.
         k: Hits to keep, at least 1.
     """
-    keys = np.where(valid_BC, -scores_BC, np.float32(np.inf))
-    order_BC = np.lexsort((labels_BC, keys, ~valid_BC))[:, :k]
-    kept_BK = np.take_along_axis(valid_BC, order_BC, axis=1)
-    return TopK(
-        np.take_along_axis(labels_BC, order_BC, axis=1)[kept_BK],
-        np.take_along_axis(scores_BC, order_BC, axis=1)[kept_BK],
-        kept_BK.sum(axis=1, dtype=np.int64),
-    )
+    if valid_BC.all():
+        order_BK = np.lexsort((labels_BC, -scores_BC))[:, :k]
+    else:
+        keys_BC = np.where(valid_BC, -scores_BC, np.float32(np.inf))
+        order_BK = np.lexsort((labels_BC, keys_BC, ~valid_BC))[:, :k]
+    order_BK += np.arange(len(order_BK))[:, None] * labels_BC.shape[1]
+    kept_BK = valid_BC.take(order_BK)
+    kept = order_BK.ravel() if kept_BK.all() else order_BK[kept_BK]
+    return TopK(labels_BC.take(kept), scores_BC.take(kept), kept_BK.sum(axis=1, dtype=np.int64))
 
 
 def concatenate(parts: Sequence[TopK]) -> TopK:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, final
 
-from grpc_health.v1 import health, health_pb2, health_pb2_grpc  # type: ignore[import-untyped]
+from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 
 SERVICE = "motherlode.v1.RetrievalService"
 

@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -10,7 +11,7 @@ import pytest
 from motherlode.cli.inspect import inspect
 from motherlode.core.errors import BundleError, ConfigError, NotFoundError
 from motherlode.core.repository import Repository
-from tests.support.bundles import publish_tiny
+from tests.support.bundles import publish_tiny, tiny_draft
 
 
 @pytest.fixture
@@ -82,6 +83,14 @@ def test_a_version_as_json_is_its_manifest(
     assert (document["model"], document["version"], document["aliases"]) == ("tiny", 2, [])
     assert document["digest"] == Repository(repository).manifest("tiny", 2).digest
     assert document["stages"][-1]["score_meaning"] == "cosine of query and label"
+
+
+def test_a_version_without_evaluation_is_shown_without(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    Repository(tmp_path).publish("bare", replace(tiny_draft(num_labels=5), evaluation={}))
+    inspect(repository=tmp_path, model="bare")
+    assert "evaluation  " not in capsys.readouterr().out
 
 
 def test_what_cannot_be_shown_is_an_error(repository: Path, tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
+
 from motherlode.cli import main as main_module
 from motherlode.cli.main import main
 from motherlode.clients.errors import UnavailableError

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+
 from motherlode.cli.output import print_json, print_line, print_note, print_table
 
 

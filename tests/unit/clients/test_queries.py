@@ -5,6 +5,7 @@ import itertools
 import numpy as np
 import pytest
 import scipy.sparse
+
 from motherlode.clients import InvalidArgumentError, query_batch
 from motherlode.v1 import retrieval_pb2 as pb
 

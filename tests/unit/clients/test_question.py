@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+
 from motherlode.clients import InvalidArgumentError, query_batch
 from motherlode.clients.question import Question
 from motherlode.v1 import retrieval_pb2 as pb

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+
 from motherlode.clients import Hit, Notice, ServerError, StageTimings, TopKResult
 from motherlode.clients.answers import decode, join
 from motherlode.clients.question import Question

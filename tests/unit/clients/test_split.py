@@ -4,6 +4,7 @@ import itertools
 
 from hypothesis import given
 from hypothesis import strategies as st
+
 from motherlode.clients import Limits, query_batch
 from motherlode.clients.question import Question
 from motherlode.clients.split import Splitter

@@ -6,6 +6,7 @@ import grpc
 import pytest
 from google.protobuf.any_pb2 import Any as AnyMessage
 from google.rpc import error_details_pb2, status_pb2
+
 from motherlode.clients import errors
 from motherlode.clients.errors import ClientError
 from motherlode.clients.status import error_from_rpc, error_from_status

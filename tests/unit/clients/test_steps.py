@@ -3,11 +3,11 @@ from __future__ import annotations
 import random
 
 import pytest
+
 from motherlode.clients import query_batch
 from motherlode.clients.errors import ClientError, DeadlineError, OverloadedError
 from motherlode.clients.question import Question
 from motherlode.clients.steps import Call, Session, Sleep, top_k_steps
-
 from tests.support.retrieval import FakeRetrieval, FakeTransport, fail, proceed, refusal
 
 

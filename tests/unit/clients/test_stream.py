@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 import numpy as np
 import pytest
+
 from motherlode.clients import (
     AsyncClient,
     InvalidArgumentError,
@@ -14,7 +15,6 @@ from motherlode.clients import (
     query_batch,
 )
 from motherlode.v1 import retrieval_pb2 as pb
-
 from tests.support.callers import CALLERS
 from tests.support.retrieval import AsyncFakeTransport, FakeRetrieval, FakeTransport, refusal
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+
 from motherlode.clients import (
     AsyncClient,
     Client,
@@ -14,7 +15,6 @@ from motherlode.clients import (
     TooLargeError,
     VersionChangedError,
 )
-
 from tests.support.callers import CALLERS
 from tests.support.retrieval import (
     FakeRetrieval,

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+
 from motherlode.core.queries import DenseQueries
 from motherlode.trainer.batches import BatchSource
 from motherlode.trainer.data import PositiveRows

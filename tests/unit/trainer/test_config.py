@@ -3,6 +3,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+
 from motherlode.core.errors import ConfigError, NotFoundError
 from motherlode.trainer.config import check_config, load_config, recipe_names
 

@@ -5,10 +5,10 @@ import math
 
 import numpy as np
 import pytest
-from motherlode.trainer.evaluation import Evaluator, PropensityConfig, evaluate
-from motherlode.trainer.hits import inverse_propensities
 from pydantic import ValidationError
 
+from motherlode.trainer.evaluation import Evaluator, PropensityConfig, evaluate
+from motherlode.trainer.hits import inverse_propensities
 from tests.support.rankings import rows_of, top_of
 
 FREQUENCIES = np.array([0, 1, 3, 5, 6, 20, 100, 101])

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+
 from motherlode.trainer.optim import RowTable, learning_rate_factor
 
 

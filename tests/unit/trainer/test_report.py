@@ -7,6 +7,7 @@ from html.parser import HTMLParser
 
 import numpy as np
 import pytest
+
 from motherlode.core.labels import LabelTable
 from motherlode.trainer.charts import (
     HeldOutPoint,
@@ -19,7 +20,6 @@ from motherlode.trainer.charts import (
 from motherlode.trainer.evaluation import evaluate
 from motherlode.trainer.examples import Example, Examples, Hit, pick_examples
 from motherlode.trainer.report import ReportContent, render_report
-
 from tests.support.rankings import rows_of, top_of
 
 FREQUENCIES = np.array([1, 3, 30, 300])

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import torch
+
 from motherlode.trainer.negatives import keep_hardest
 
 

@@ -4,6 +4,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from typing_extensions import override
+
 from motherlode.core.bundle import read_bundle
 from motherlode.core.errors import ConfigError, InvalidInputError, MotherlodeError
 from motherlode.core.queries import TextQueries
@@ -14,7 +16,6 @@ from motherlode.trainer.config import TrainConfig, check_config
 from motherlode.trainer.progress import RunDisplay, SilentDisplay
 from motherlode.trainer.training import TrainingOutcome, TrainingRequest, train_and_publish
 from tests.support.planted import small_config, write_planted
-from typing_extensions import override
 
 
 class KilledError(Exception):

@@ -6,14 +6,14 @@ import time
 from dataclasses import dataclass
 from typing import final
 
-import numpy as np
-
+from motherlode.core.features import Featurizer
 from motherlode.core.index import ExactConfig, build_index
-from motherlode.core.queries import Features, IntArray
+from motherlode.core.queries import Features
+from motherlode.core.retriever import QueryPath
 from motherlode.trainer.batches import BatchSource
 from motherlode.trainer.checkpoint import CheckpointFolder, Point, Progress
 from motherlode.trainer.config import TrainConfig
-from motherlode.trainer.data import PositiveRows
+from motherlode.trainer.data import Dataset, PositiveRows
 from motherlode.trainer.evaluation import evaluate
 from motherlode.trainer.model import Model
 from motherlode.trainer.progress import RunDisplay
@@ -30,12 +30,42 @@ class LabelledFeatures:
     Attributes:
         features: B queries.
         positives: Their labels.
-        num_true: int64 [B], true labels of each query, also those outside the label table.
     """
 
     features: Features
     positives: PositiveRows
-    num_true: IntArray
+
+
+@final
+@dataclass(frozen=True, slots=True, eq=False)
+class Validation:
+    """Queries kept from the training, and how they become features.
+
+    Attributes:
+        featurizer: Fitted on the training queries.
+        held_out: May be empty.
+    """
+
+    featurizer: Featurizer
+    held_out: Dataset
+
+    def figures(self, model: Model) -> dict[str, float]:
+        """Quality of a model by exact search, per cent; empty for no queries."""
+        held_out = self.held_out
+        if len(held_out) == 0:
+            return {}
+        labels_LD = model.label_embeddings()
+        index = build_index(ExactConfig(), labels_LD, seed=0)
+        path = QueryPath(self.featurizer, model.frozen_encoder(), index)
+        result = evaluate(
+            path.top_k(held_out.queries, min(10, len(labels_LD))),
+            held_out.positives,
+            held_out.num_true,
+            held_out.labels.frequencies,
+            num_train=1,
+            ks=(1, 10),
+        )
+        return {name: result.figures[name] for name in VALIDATION_FIGURES}
 
 
 @final
@@ -46,7 +76,7 @@ class TrainingLoop:
         config: Of the run.
         model: Changed in place.
         train: What it learns from.
-        held_out: What it is validated on; may be empty.
+        validation: What it is measured on now and then.
         checkpoints: Where its state goes, or None to keep none.
         display: Shown how the run goes.
         lr_factor: On all learning rates.
@@ -57,7 +87,7 @@ class TrainingLoop:
         config: TrainConfig,
         model: Model,
         train: LabelledFeatures,
-        held_out: LabelledFeatures,
+        validation: Validation,
         *,
         checkpoints: CheckpointFolder | None,
         display: RunDisplay,
@@ -65,7 +95,7 @@ class TrainingLoop:
     ) -> None:
         self._config = config
         self._model = model
-        self._held_out = held_out
+        self._validation = validation
         self._checkpoints = checkpoints
         self._display = display
         self._source = BatchSource(
@@ -130,7 +160,7 @@ class TrainingLoop:
         progress = self._progress
         epoch, place = divmod(progress.step, self._source.steps_per_epoch)
         examples = epoch * self._source.num_queries + place * self._config.loop.batch_size
-        figures = validation_figures(self._model, self._held_out)
+        figures = self._validation.figures(self._model)
         point = Point(examples, progress.loss_sum / progress.loss_count, figures)
         progress.points.append(point)
         progress.loss_sum, progress.loss_count = 0.0, 0
@@ -144,21 +174,3 @@ class TrainingLoop:
     def _save(self, name: str) -> None:
         if self._checkpoints is not None:
             self._checkpoints.save(name, self._model, self._step.head_optimizer, self._progress)
-
-
-def validation_figures(model: Model, held_out: LabelledFeatures) -> dict[str, float]:
-    """Quality of a model by exact search, per cent; empty for no examples."""
-    if len(held_out.features) == 0:
-        return {}
-    labels_LD = model.label_embeddings()
-    index = build_index(ExactConfig(), labels_LD, seed=0)
-    queries_BD = model.frozen_encoder().encode(held_out.features)
-    result = evaluate(
-        index.search(queries_BD, min(10, len(labels_LD))),
-        held_out.positives,
-        held_out.num_true,
-        np.zeros(len(labels_LD), np.int64),
-        num_train=1,
-        ks=(1, 10),
-    )
-    return {name: result.figures[name] for name in VALIDATION_FIGURES}

@@ -42,6 +42,7 @@ class TrainedModel:
     """What a run leaves to be published.
 
     Attributes:
+        name: Of the model.
         config: Of the run.
         model: The learned state.
         featurizer: Fitted on the training queries.
@@ -52,6 +53,7 @@ class TrainedModel:
         parents: Bundles it started from.
     """
 
+    name: str
     config: TrainConfig
     model: Model
     featurizer: Featurizer
@@ -92,12 +94,11 @@ def evaluate_path(
     )
 
 
-def make_draft(trained: TrainedModel, name: str, dataset_name: str) -> BundleDraft:
+def make_draft(trained: TrainedModel, dataset_name: str) -> BundleDraft:
     """Everything that the bundle will hold.
 
     Args:
         trained: What to publish.
-        name: Of the model, for the report.
         dataset_name: For the report.
     """
     config, model = trained.config, trained.model
@@ -109,7 +110,7 @@ def make_draft(trained: TrainedModel, name: str, dataset_name: str) -> BundleDra
     queries_BD = path.encode(_spread(asked, _RECALL_QUERIES).queries)
     k = min(_RECALL_K, len(labels_LD))
     recall = {f"R@{k}": measure_recall(index, labels_LD, queries_BD, k)}
-    evaluation, report = _judge(trained, path, name, dataset_name, recall)
+    evaluation, report = _judge(trained, path, dataset_name, recall)
     return BundleDraft(
         featurizer=trained.featurizer,
         encoder=encoder,
@@ -142,7 +143,7 @@ def score_meaning(config: TrainConfig) -> str:
 
 
 def _judge(
-    trained: TrainedModel, path: QueryPath, name: str, dataset_name: str, recall: dict[str, float]
+    trained: TrainedModel, path: QueryPath, dataset_name: str, recall: dict[str, float]
 ) -> tuple[dict[str, Any], str | None]:
     if trained.test is None:
         return {}, None
@@ -153,7 +154,7 @@ def _judge(
     )
     report = render_report(
         ReportContent(
-            model=name,
+            model=trained.name,
             dataset=dataset_name,
             evaluation=evaluation,
             evaluated_on=trained.tested_on,

@@ -24,10 +24,10 @@ from motherlode.core.features import (
 )
 from motherlode.core.queries import DenseQueries, Queries, SparseQueries, TextQueries
 from motherlode.core.repository import Repository
-from motherlode.trainer.checkpoint import CheckpointFolder
+from motherlode.trainer.checkpoint import CheckpointFolder, Progress
 from motherlode.trainer.config import TrainConfig
 from motherlode.trainer.data import Dataset, has_file, load_dataset, split_held_out
-from motherlode.trainer.loop import LabelledFeatures, TrainingLoop
+from motherlode.trainer.loop import LabelledFeatures, TrainingLoop, Validation
 from motherlode.trainer.model import Model, new_model
 from motherlode.trainer.progress import RunDisplay
 from motherlode.trainer.publishing import TrainedModel, make_draft
@@ -96,39 +96,24 @@ def train_and_publish(request: TrainingRequest, display: RunDisplay) -> Training
     started = time.monotonic()
     repository = Repository(request.repository)
     parent = _parent(request, repository)
-    dataset = load_dataset(request.data, "train")
-    _check_kind(request.config, dataset.queries)
-    train, held_out = _split(dataset, request.config)
-    logger.info(
-        "%s: %s training queries, %s held out, %s labels",
-        request.data.name,
-        f"{len(train):,}",
-        f"{len(held_out):,}",
-        f"{len(dataset.labels):,}",
-    )
-    featurizer = new_featurizer(request.config, train.queries)
-    learned_from = _labelled(featurizer, train)
-    model = _model(request.config, parent, featurizer, learned_from, dataset)
-    loop, checkpoints = _loop(
-        request, parent, model, learned_from, _labelled(featurizer, held_out), display, dataset
+    data = _prepare(request)
+    model = _model(request.config, parent, data)
+    checkpoints = _checkpoints(request, parent, data)
+    loop = TrainingLoop(
+        request.config,
+        model,
+        data.learned_from,
+        Validation(data.featurizer, data.held_out),
+        checkpoints=checkpoints,
+        display=display,
+        lr_factor=request.config.warm_start.lr_factor if parent else 1.0,
     )
     if request.resume and checkpoints.exists:
         loop.resume()
     trained_from = time.monotonic()
     progress = loop.run()
     train_s = time.monotonic() - trained_from
-    test = load_test(request.data, dataset)
-    trained = TrainedModel(
-        config=request.config,
-        model=model,
-        featurizer=featurizer,
-        train=dataset,
-        test=test if test is not None else (held_out if len(held_out) else None),
-        tested_on="test queries" if test is not None else "held-out training queries",
-        progress=progress,
-        parents={"warm_start": parent.manifest.digest} if parent else {},
-    )
-    draft = make_draft(trained, request.model, request.data.name)
+    draft = make_draft(_trained(request, parent, data, model, progress), request.data.name)
     version = repository.publish(request.model, draft, keep=request.keep)
     checkpoints.remove()
     return TrainingOutcome(
@@ -139,6 +124,50 @@ def train_and_publish(request: TrainingRequest, display: RunDisplay) -> Training
         num_examples=progress.points[-1].examples,
         train_s=train_s,
         total_s=time.monotonic() - started,
+    )
+
+
+@final
+@dataclass(frozen=True, slots=True, eq=False)
+class _Data:
+    """Training data in the forms that a run needs; `learned_from` is without `held_out`."""
+
+    whole: Dataset
+    held_out: Dataset
+    featurizer: Featurizer
+    learned_from: LabelledFeatures
+
+
+def _prepare(request: TrainingRequest) -> _Data:
+    whole = load_dataset(request.data, "train")
+    _check_kind(request.config, whole.queries)
+    train, held_out = _split(whole, request.config)
+    sizes = f"{len(train):,} training queries, {len(held_out):,} held out"
+    logger.info("%s: %s, %s labels", request.data.name, sizes, f"{len(whole.labels):,}")
+    featurizer = new_featurizer(request.config, train.queries)
+    learned_from = LabelledFeatures(featurizer.transform(train.queries), train.positives)
+    return _Data(whole, held_out, featurizer, learned_from)
+
+
+def _trained(
+    request: TrainingRequest,
+    parent: Bundle | None,
+    data: _Data,
+    model: Model,
+    progress: Progress,
+) -> TrainedModel:
+    test = load_test(request.data, data.whole)
+    held_out = data.held_out if len(data.held_out) else None
+    return TrainedModel(
+        name=request.model,
+        config=request.config,
+        model=model,
+        featurizer=data.featurizer,
+        train=data.whole,
+        test=held_out if test is None else test,
+        tested_on="held-out training queries" if test is None else "test queries",
+        progress=progress,
+        parents={"warm_start": parent.manifest.digest} if parent else {},
     )
 
 
@@ -187,44 +216,17 @@ def _split(dataset: Dataset, config: TrainConfig) -> tuple[Dataset, Dataset]:
     return split_held_out(dataset, count, np.random.default_rng(config.seed))
 
 
-def _labelled(featurizer: Featurizer, dataset: Dataset) -> LabelledFeatures:
-    features = featurizer.transform(dataset.queries)
-    return LabelledFeatures(features, dataset.positives, dataset.num_true)
-
-
-def _model(
-    config: TrainConfig,
-    parent: Bundle | None,
-    featurizer: Featurizer,
-    train: LabelledFeatures,
-    dataset: Dataset,
-) -> Model:
+def _model(config: TrainConfig, parent: Bundle | None, data: _Data) -> Model:
+    learned_from, labels = data.learned_from, data.whole.labels
     if parent is None:
-        return new_model(config, train.features, train.positives, len(dataset.labels))
-    return warm_model(config, parent, featurizer, train.features, train.positives, dataset.labels)
+        return new_model(config, learned_from.features, learned_from.positives, len(labels))
+    return warm_model(
+        config, parent, data.featurizer, learned_from.features, learned_from.positives, labels
+    )
 
 
-def _loop(
-    request: TrainingRequest,
-    parent: Bundle | None,
-    model: Model,
-    train: LabelledFeatures,
-    held_out: LabelledFeatures,
-    display: RunDisplay,
-    dataset: Dataset,
-) -> tuple[TrainingLoop, CheckpointFolder]:
+def _checkpoints(request: TrainingRequest, parent: Bundle | None, data: _Data) -> CheckpointFolder:
     parent_digest = parent.manifest.digest if parent else ""
-    run = f"{request.config.digest()} {dataset.digest} {parent_digest}"
-    checkpoints = CheckpointFolder(
-        request.repository / f".training-{request.model}", sha256(run.encode()).hexdigest()
-    )
-    loop = TrainingLoop(
-        request.config,
-        model,
-        train,
-        held_out,
-        checkpoints=checkpoints,
-        display=display,
-        lr_factor=request.config.warm_start.lr_factor if parent else 1.0,
-    )
-    return loop, checkpoints
+    run = f"{request.config.digest()} {data.whole.digest} {parent_digest}"
+    folder = request.repository / f".training-{request.model}"
+    return CheckpointFolder(folder, sha256(run.encode()).hexdigest())

@@ -94,8 +94,9 @@ def _with_parent_rows(
     if known.any():
         fresh.weights_RD[known] = parent_RD[rows[known]]
         # Training lengthens rows; short new ones would be drowned by those that are known.
-        lengths = torch.linalg.vector_norm(fresh.weights_RD, dim=1)
-        fresh.weights_RD[~known] *= lengths[known].mean() / lengths[~known].clamp_min(1e-12)[:, None]
+        lengths_R = torch.linalg.vector_norm(fresh.weights_RD, dim=1)
+        factors_R = lengths_R[known].mean() / lengths_R.clamp_min(1e-12)
+        fresh.weights_RD[~known] *= factors_R[~known, None]
     if isinstance(accumulators, np.ndarray):
         fresh.accumulators_R[known] = torch.from_numpy(np.array(accumulators))[rows[known]]
     return fresh

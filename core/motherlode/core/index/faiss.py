@@ -20,7 +20,7 @@ import faiss as untyped_faiss
 import numpy as np
 from numpy.typing import NDArray
 
-from motherlode.core.errors import BundleError, shorten
+from motherlode.core.errors import BundleError
 from motherlode.core.queries import FloatArray, IntArray
 
 faiss: Any = untyped_faiss
@@ -123,8 +123,12 @@ def new_graph(labels_LD: FloatArray, num_neighbors: int, ef_construction: int, *
     return faiss.deserialize_index(graph, faiss.IO_FLAG_SKIP_STORAGE)
 
 
-def attach_labels(graph: Any, labels_LD: FloatArray) -> None:
-    """Lets a graph without vectors compare queries with these labels, which it does not copy."""
+def attach_labels(graph: Any, labels_LD: FloatArray) -> object:
+    """Lets a graph without vectors compare queries with these labels, which it does not copy.
+
+    Returns:
+        What must live as long as the graph, as the labels must: the graph has bare pointers.
+    """
     storage = faiss.IndexFlatIP(graph.d)
     empty = faiss.MaybeOwnedVectorUInt8()
     storage.codes = faiss.MaybeOwnedVectorUInt8.create_view(
@@ -133,8 +137,7 @@ def attach_labels(graph: Any, labels_LD: FloatArray) -> None:
     storage.ntotal = len(labels_LD)
     graph.storage = storage
     graph.own_fields = False
-    # C++ holds bare pointers: the storage and the array must live as long as the graph.
-    graph.motherlode_keeps = storage, labels_LD
+    return storage
 
 
 def search_graph(
@@ -181,10 +184,21 @@ def search_lists(
     everything = faiss.SearchParameters(sel=faiss.IDSelectorAll())
     nearness_BC, lists_BC = lists.quantizer.search(queries_BD, nprobe, params=everything)
     parameters = faiss.SearchParametersIVF(nprobe=nprobe, sel=_selector(allowed_L))
-    _, rows_BC = lists.search_preassigned(
-        queries_BD, count, lists_BC, nearness_BC, params=parameters
+    scores_BC = np.empty((len(queries_BD), count), np.float32)
+    rows_BC = np.empty((len(queries_BD), count), np.int64)
+    # The Python wrapper of this takes no parameters.
+    lists.search_preassigned_c(
+        len(queries_BD),
+        faiss.swig_ptr(queries_BD),
+        count,
+        faiss.swig_ptr(lists_BC),
+        faiss.swig_ptr(nearness_BC),
+        faiss.swig_ptr(scores_BC),
+        faiss.swig_ptr(rows_BC),
+        False,
+        parameters,
     )
-    return np.asarray(rows_BC, np.int64)
+    return rows_BC
 
 
 def _selector(allowed_L: NDArray[np.bool_] | None) -> Any:
@@ -215,7 +229,7 @@ def read(path: Path, *, mmap: bool) -> Any:
     except (OSError, RuntimeError, MemoryError) as error:
         # FAISS names a source line of its own first, then the reason.
         reason = re.sub(r"^.*\.\w+:\d+: (Error: )?", "", str(error))
-        raise BundleError(path, f"not a sound FAISS index: {shorten(reason)}") from error
+        raise BundleError(path, f"not a sound FAISS index: {reason:.200}") from error
 
 
 @contextmanager

@@ -70,8 +70,8 @@ class HnswIndex(LabelIndex):
         graph = faiss.new_graph(
             labels.labels_LD - mean_D, config.num_neighbors, config.ef_construction, seed=seed
         )
-        faiss.attach_labels(graph, labels.labels_LD)
-        return cls(config, graph, labels)
+        storage = faiss.attach_labels(graph, labels.labels_LD)
+        return cls(config, graph, labels, keep_alive=storage)
 
     @classmethod
     def load(
@@ -84,8 +84,8 @@ class HnswIndex(LabelIndex):
         structure = f"HNSW{config.num_neighbors},Flat"
         if facts.structure != structure or faiss.num_nodes(graph) != facts.num_vectors:
             raise BundleError(path, f"holds {facts.structure}, expected {structure}")
-        faiss.attach_labels(graph, labels.labels_LD)
-        return cls(config, graph, labels)
+        storage = faiss.attach_labels(graph, labels.labels_LD)
+        return cls(config, graph, labels, keep_alive=storage)
 
     @override
     def _propose(self, queries_BD: FloatArray, count: int, allowed: IntArray | None) -> Shortlist:
@@ -171,6 +171,7 @@ def build_index(config: IndexConfig, labels_LD: FloatArray, *, seed: int) -> Lab
         ValueError: If labels_LD is not as above.
     """
     labels = LabelEmbeddings.checked(labels_LD)
+    faiss.apply_index_threads()
     match config:
         case ExactConfig():
             return ExactIndex.build(config, labels)

@@ -124,17 +124,26 @@ class LabelIndex(ABC):
     kind: ClassVar[str]
     faiss_version: ClassVar[str] = FAISS_VERSION
 
-    def __init__(self, config: IndexConfig, index: Any, labels: LabelEmbeddings) -> None:
+    def __init__(
+        self,
+        config: IndexConfig,
+        index: Any,
+        labels: LabelEmbeddings,
+        *,
+        keep_alive: object = None,
+    ) -> None:
         """Takes finished parts; use `build_index` or `load_index`.
 
         Args:
             config: As it was built.
             index: The FAISS index.
             labels: Kept, not copied, and not to be changed any more.
+            keep_alive: What the FAISS index points at without owning it.
         """
         self.config = config
         self.num_labels, self.width = labels.labels_LD.shape
         self._index = index
+        self._keep_alive = keep_alive
         self._labels_LD = labels.labels_LD
         self._norm = labels.norm
         self._largest_value = _LARGEST_SCORE / (max(labels.norm, 1.0) * self.width**0.5)

@@ -135,3 +135,17 @@ def test_weights_of_another_shape_are_refused_with_their_file(
     path.write_bytes(path.read_bytes()[:100])
     with pytest.raises(BundleError, match=r"encoder\.safetensors"):
         load_encoder(path, encoder.config.model_dump(), NUM_FEATURES)
+
+
+def test_arrays_that_cannot_be_written_to_are_encoded_as_well(
+    encoder: QueryEncoder, features: Features
+) -> None:
+    expected = encoder.encode(features)
+    arrays = (
+        [features.features_BF]
+        if isinstance(features, DenseQueries)
+        else [features.indptr, features.indices, features.values]
+    )
+    for array in arrays:
+        array.flags.writeable = False
+    np.testing.assert_array_equal(encoder.encode(features), expected)

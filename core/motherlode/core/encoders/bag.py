@@ -13,7 +13,7 @@ from torch.nn import functional as F
 from typing_extensions import override
 
 from motherlode.core.encoders.encoder import EncoderConfig, QueryEncoder
-from motherlode.core.encoders.head import Head, apply_in_blocks
+from motherlode.core.encoders.head import Head, apply_in_blocks, as_tensor
 from motherlode.core.queries import Features, FloatArray, SparseQueries
 
 
@@ -46,11 +46,11 @@ class BagEncoder(QueryEncoder):
         if len(features.indices) == 0:
             return table_FD.new_zeros(len(features), self.width)
         return F.embedding_bag(
-            torch.from_numpy(features.indices),
+            as_tensor(features.indices),
             table_FD,
-            torch.from_numpy(features.indptr),
+            as_tensor(features.indptr),
             mode="sum",
-            per_sample_weights=torch.from_numpy(features.values),
+            per_sample_weights=as_tensor(features.values),
             include_last_offset=True,
         )
 

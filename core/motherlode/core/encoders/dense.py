@@ -7,13 +7,12 @@ from __future__ import annotations
 
 from typing import ClassVar, Literal, final
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 from typing_extensions import override
 
 from motherlode.core.encoders.encoder import EncoderConfig, QueryEncoder
-from motherlode.core.encoders.head import Head, apply_in_blocks
+from motherlode.core.encoders.head import Head, apply_in_blocks, as_tensor
 from motherlode.core.queries import DenseQueries, Features, FloatArray
 
 
@@ -43,13 +42,13 @@ class DenseEncoder(QueryEncoder):
     @override
     def project(self, features: Features, table_FD: Tensor) -> Tensor:
         assert isinstance(features, DenseQueries)
-        return torch.from_numpy(np.ascontiguousarray(features.features_BF)) @ table_FD
+        return as_tensor(features.features_BF) @ table_FD
 
     @override
     @torch.inference_mode()
     def encode(self, features: Features) -> FloatArray:
         assert isinstance(features, DenseQueries)
-        rows_BF = torch.from_numpy(np.ascontiguousarray(features.features_BF))
+        rows_BF = as_tensor(features.features_BF)
         embeddings: FloatArray = apply_in_blocks(_Chain(self.table_FD, self.head), rows_BF).numpy()
         return embeddings
 

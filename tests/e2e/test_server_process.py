@@ -50,6 +50,13 @@ def ask(address: str, text: str = "topic7 filler") -> pb.TopKResponse:
     return response
 
 
+def is_serving(address: str) -> bool:
+    with grpc.insecure_channel(address) as channel:
+        stub = health_pb2_grpc.HealthStub(channel)
+        check = stub.Check(health_pb2.HealthCheckRequest(), timeout=TIMEOUT_S)
+    return bool(check.status == health_pb2.HealthCheckResponse.SERVING)
+
+
 def run_serve(*flags: str) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "motherlode.cli.main", "serve", *flags]
     return subprocess.run(command, capture_output=True, text=True, timeout=TIMEOUT_S, check=False)
@@ -79,6 +86,15 @@ def test_it_serves_once_it_says_so_and_ends_well_on_sigterm(
     assert {name for name in exported if not name.endswith("_created")} == documented
     assert 'motherlode_requests_total{code="OK",method="TopK",model="tiny",version="1"} 1.0' in page
     assert any("stopped" in line for line in server.log)
+
+
+def test_a_second_signal_stops_it_at_once(repository: Path, tmp_path: Path) -> None:
+    flags = ["--set", "drain_delay_s=3600"]
+    with server_process(repository, tmp_path / "ready.json", flags) as server:
+        server.process.send_signal(signal.SIGTERM)
+        asyncio.run(until(lambda: not is_serving(server.address)))
+        assert ask(server.address).labels[0] == 7
+        assert server.stop() == 0
 
 
 def test_a_signal_makes_it_look_for_new_versions(repository: Path, tmp_path: Path) -> None:

@@ -16,6 +16,7 @@ import pytest
 from motherlode.core.queries import TextQueries
 from motherlode.core.repository import Repository
 from motherlode.core.retriever import Retriever
+from motherlode.server.gate import Loader
 from motherlode.v1 import retrieval_pb2 as pb
 from tests.support.bundles import forge_manifest, publish_tiny
 from tests.support.servers import Barrier, RunningServer, running_server
@@ -318,3 +319,30 @@ async def test_a_look_that_fails_is_not_the_last_one(
         monkeypatch.undo()
         publish_tiny(repository, seed=1)
         await until(lambda: server.current().version == 2)
+
+
+@pytest.mark.parametrize(("retry_after_s", "version"), [(0.0, 2), (3600.0, 1)])
+@pytest.mark.parametrize(
+    ("error", "reason"), [(OSError(28, "no space"), "io"), (MemoryError(), "out_of_memory")]
+)
+async def test_a_failure_that_may_pass_is_tried_again_after_a_while(
+    repository: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    error: Exception,
+    reason: str,
+    retry_after_s: float,
+    version: int,
+) -> None:
+    def fail(*_: object) -> None:
+        raise error
+
+    monkeypatch.setattr("motherlode.server.watcher._RETRY_OTHER_FAILURES_S", retry_after_s)
+    async with running_server(repository) as server:
+        publish_tiny(repository, seed=1)
+        with monkeypatch.context() as patch:
+            patch.setattr(Loader, "load", fail)
+            await scan(server)
+        labels = {"model": "tiny", "result": "failed", "reason": reason}
+        assert server.metric("model_loads_total", **labels) == 1
+        await scan(server)
+        assert server.current().version == version

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import gzip
 import json
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
+import pytest
 
-from motherlode.scoring import ScoringRequest
+from motherlode.scoring import RowsDone, ScoringRequest, score_file
 from motherlode.scoring.records import InputRecord, RunRecord
 
 
@@ -85,3 +86,19 @@ def contents(folder: Path) -> dict[str, bytes]:
 def rows(folder: Path) -> list[dict[str, Any]]:
     """All rows of all parts, in order."""
     return [row for path in part_paths(folder) for row in pq.read_table(path).to_pylist()]
+
+
+def stop_at(num_rows: int) -> Callable[[RowsDone], None]:
+    """Interrupts a run once so many rows are done."""
+
+    def on_rows(done: RowsDone) -> None:
+        if done.num_rows >= num_rows:
+            raise KeyboardInterrupt
+
+    return on_rows
+
+
+def interrupt(repository: Path, source: Path, output: Path, *, at: int) -> None:
+    """A run that stops after so many rows."""
+    with pytest.raises(KeyboardInterrupt):
+        score_file(request(repository, source, output, batch_size=4), on_rows=stop_at(at))

@@ -137,8 +137,8 @@ class IvfFlatIndex(LabelIndex):
     @override
     def _propose(self, queries_BD: FloatArray, count: int, allowed: IntArray | None) -> Shortlist:
         num_allowed = self.num_labels if allowed is None else len(allowed)
-        # With a filter, more lists are needed to see as many labels.
-        nprobe = math.ceil(self.config.nprobe * self.num_labels / num_allowed)
+        # A filter leaves fewer labels in each list, and the best of them lie further away.
+        nprobe = math.ceil(self.config.nprobe * (2 * self.num_labels / num_allowed - 1))
         if nprobe >= self._index.nlist:
             return self._scan(queries_BD, count, allowed)
         wanted = min(count + MARGIN, num_allowed)

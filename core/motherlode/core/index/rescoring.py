@@ -74,15 +74,22 @@ def best_by_scan(
         # All scores are 0: the first labels are the answer, at no cost.
         rows_C = np.arange(count) if allowed is None else allowed[:count]
         scores_C = np.vecdot(labels_LD.take(rows_C, axis=0), query_D)
-    elif allowed is None:
-        scores_C = np.vecdot(labels_LD, query_D)
-        rows_C, scores_C = _at_least_nth(None, scores_C, count)
     else:
-        scores_C = rescore(query_D[None], labels_LD, allowed[None])[0]
+        scores_C = _scores_of(query_D, labels_LD, allowed)
         rows_C, scores_C = _at_least_nth(allowed, scores_C, count)
     # Rows ascend, so a stable order settles ties by row.
     order_K = np.argsort(-scores_C, kind="stable")[:count]
     return rows_C[order_K], scores_C[order_K]
+
+
+def _scores_of(query_D: FloatArray, labels_LD: FloatArray, allowed: IntArray | None) -> FloatArray:
+    """float32 [A]: scores of the allowed labels."""
+    if allowed is not None and 2 * len(allowed) < len(labels_LD):
+        scores_A: FloatArray = rescore(query_D[None], labels_LD, allowed[None])[0]
+        return scores_A
+    # To gather most labels takes longer than to score them all where they are.
+    scores_L: FloatArray = np.vecdot(labels_LD, query_D)
+    return scores_L if allowed is None else scores_L[allowed]
 
 
 def _at_least_nth(
@@ -96,12 +103,14 @@ def _at_least_nth(
 
 def largest_norm(labels_LD: FloatArray) -> float:
     """Length of the longest label embedding; NaN or inf if one holds such a value."""
-    step = max(1, _BLOCK_FLOATS // max(1, labels_LD.shape[1]))
-    squares = [
-        np.vecdot(block := labels_LD[i : i + step].astype(np.float64), block).max()
-        for i in range(0, len(labels_LD), step)
-    ]
-    return float(np.sqrt(np.max(squares)))
+    with np.errstate(over="ignore", invalid="ignore"):
+        square = float(np.vecdot(labels_LD, labels_LD).max())
+    if 1e-30 < square < np.inf:
+        return float(np.sqrt(square))
+    # Squares of such values have no place in a float32, or one is not a number.
+    step = max(1, _BLOCK_FLOATS // labels_LD.shape[1])
+    blocks = (labels_LD[i : i + step].astype(np.float64) for i in range(0, len(labels_LD), step))
+    return float(np.sqrt(np.max([np.vecdot(block, block).max() for block in blocks])))
 
 
 def disagreement(queries_BD: FloatArray, norm: float) -> NDArray[np.float64]:

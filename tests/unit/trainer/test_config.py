@@ -76,3 +76,10 @@ def test_a_file_that_is_missing_or_no_toml_is_an_error(tmp_path: Path) -> None:
 def test_the_digest_tells_configurations_apart() -> None:
     assert load_config("default").digest() == load_config("default").digest()
     assert load_config("default").digest() != load_config("default", ["seed=1"]).digest()
+
+
+def test_a_section_without_its_kind_has_the_default_one() -> None:
+    config = load_config("default", ["encoder.width=64", "loop.epochs=1"])
+    assert (config.encoder.kind, config.encoder.width) == ("bag", 64)
+    dense = check_config({"features": {"kind": "dense"}, "encoder": {"width": 8}})
+    assert dense.encoder.kind == "dense"

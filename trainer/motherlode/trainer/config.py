@@ -132,7 +132,7 @@ def check_config(document: Mapping[str, Any]) -> TrainConfig:
         ConfigError: If a key is unknown or a value wrong; names its path.
     """
     try:
-        return TrainConfig.model_validate(document)
+        return TrainConfig.model_validate(_with_kinds(document))
     except ValidationError as error:
         first = error.errors()[0]
         # pydantic names the member of a union that it tried; that is no part of the user's path.
@@ -140,6 +140,24 @@ def check_config(document: Mapping[str, Any]) -> TrainConfig:
         path = ".".join(part for part in parts if part not in _union_tags(document, parts))
         expected = _expectation(first["type"], first["msg"])
         raise ConfigError(path or "config", expected=expected, actual=first["input"]) from None
+
+
+def _with_kinds(document: Mapping[str, Any]) -> dict[str, Any]:
+    """The document with the default kind in each section that leaves its kind out."""
+    features = document.get("features")
+    is_dense = isinstance(features, dict) and features.get("kind") == "dense"
+    kinds = {
+        "features": "text",
+        "encoder": "dense" if is_dense else "bag",
+        "loss": "decoupled_softmax",
+        "index": "exact",
+    }
+    return {
+        name: {"kind": kinds[name]} | section
+        if name in kinds and isinstance(section, dict)
+        else section
+        for name, section in document.items()
+    }
 
 
 def _expectation(kind: str, message: str) -> str:

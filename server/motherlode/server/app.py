@@ -21,6 +21,7 @@ from grpc_reflection.v1alpha import reflection
 from prometheus_client import start_http_server
 
 from motherlode.core.errors import ConfigError
+from motherlode.core.index import set_index_threads
 from motherlode.server.batcher import Batcher
 from motherlode.server.config import ServerConfig, split_address
 from motherlode.server.health import SERVICE, HealthBoard
@@ -188,6 +189,7 @@ def run(config: ServerConfig, on_ready: Callable[[Readiness], None]) -> int:
         ConfigError: If the server cannot start.
     """
     torch.set_num_threads(config.threads)
+    set_index_threads(config.threads)
     gc.set_threshold(*_GC_THRESHOLDS)
     server: list[Server] = []
     with asyncio.Runner(loop_factory=_loop_factory()) as runner:

@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from motherlode.core.encoders import QueryEncoder, encoder_from_state, new_encoder
-from motherlode.core.queries import Features, FloatArray
+from motherlode.core.queries import DenseQueries, Features, FloatArray
 from motherlode.trainer.batches import chunks, row_of_each
 from motherlode.trainer.config import TrainConfig
 from motherlode.trainer.data import PositiveRows
@@ -78,9 +78,9 @@ def new_model(
 
 def feature_width(features: Features) -> int:
     """F, the number of features of a batch."""
-    if hasattr(features, "num_features"):
-        return int(features.num_features)
-    return int(features.features_BF.shape[1])
+    if isinstance(features, DenseQueries):
+        return int(features.features_BF.shape[1])
+    return features.num_features
 
 
 @torch.no_grad()

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import astuple, dataclass
-from typing import final
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from itertools import chain
+from typing import TypeVar, final
 
 import numpy as np
-from numpy.typing import NDArray
 
 from motherlode.clients.errors import ServerError
 from motherlode.clients.question import Question
@@ -15,6 +15,8 @@ from motherlode.clients.result import Notice, StageTimings, TopKResult
 from motherlode.v1 import retrieval_pb2 as pb
 
 __all__ = ["Answer", "decode", "join"]
+
+Item = TypeVar("Item")
 
 _NOTICE_PREFIX = "NOTICE_KIND_"
 
@@ -26,11 +28,11 @@ class Answer:
 
     Attributes:
         message: The answer as it came.
-        counts: int64 [B], hits of each query.
+        row_counts: Hits of each query.
     """
 
     message: pb.TopKResponse
-    counts: NDArray[np.int64]
+    row_counts: list[int]
 
     @property
     def source(self) -> tuple[int, str]:
@@ -44,19 +46,19 @@ def decode(message: pb.TopKResponse, *, num_queries: int, question: Question) ->
     Raises:
         ServerError: If the columns do not fit each other or the question.
     """
-    counts = np.array(message.row_counts, np.int64)
-    num_hits = int(counts.sum())
+    row_counts = list(message.row_counts)
+    num_hits = sum(row_counts)
     columns = {"labels": len(message.labels), "scores": len(message.scores)}
     if "key" in question.label_fields:
         columns["label_keys"] = len(message.label_keys)
     if "text" in question.label_fields:
         columns["label_texts"] = len(message.label_texts)
     wrong = [f"{name} has {length}" for name, length in columns.items() if length != num_hits]
-    if len(counts) != num_queries:
-        wrong.insert(0, f"row_counts has {len(counts)} for {num_queries} queries")
+    if len(row_counts) != num_queries:
+        wrong.insert(0, f"row_counts has {len(row_counts)} for {num_queries} queries")
     if wrong:
         raise ServerError(f"the answer is broken: {', '.join(wrong)}; {num_hits} hits in all")
-    return Answer(message, counts)
+    return Answer(message, row_counts)
 
 
 def join(answers: Sequence[Answer], *, question: Question, round_trip_s: float) -> TopKResult:
@@ -71,11 +73,11 @@ def join(answers: Sequence[Answer], *, question: Question, round_trip_s: float) 
     with_keys = "key" in question.label_fields
     with_texts = "text" in question.label_fields
     return TopKResult(
-        labels=np.concatenate([np.array(m.labels, np.int64) for m in messages]),
-        scores=np.concatenate([np.array(m.scores, np.float32) for m in messages]),
-        counts=np.concatenate([answer.counts for answer in answers]),
-        keys=[key for m in messages for key in m.label_keys] if with_keys else None,
-        texts=[text for m in messages for text in m.label_texts] if with_texts else None,
+        labels=np.array(_chain(m.labels for m in messages), np.int64),
+        scores=np.array(_chain(m.scores for m in messages), np.float32),
+        counts=np.array(_chain(answer.row_counts for answer in answers), np.int64),
+        keys=_chain(m.label_keys for m in messages) if with_keys else None,
+        texts=_chain(m.label_texts for m in messages) if with_texts else None,
         model=messages[0].model,
         version=messages[0].version,
         bundle_digest=messages[0].bundle_digest,
@@ -85,12 +87,19 @@ def join(answers: Sequence[Answer], *, question: Question, round_trip_s: float) 
     )
 
 
+def _chain(parts: Iterable[Iterable[Item]]) -> list[Item]:
+    return list(chain.from_iterable(parts))
+
+
 def _sum_timings(messages: Sequence[pb.TopKResponse]) -> StageTimings:
-    rows = [
-        astuple(StageTimings(t.queue_s, t.features_s, t.encode_s, t.search_s, t.rank_s))
-        for t in (message.timings for message in messages)
-    ]
-    return StageTimings(*map(sum, zip(*rows, strict=True)))
+    times = [message.timings for message in messages]
+    return StageTimings(
+        queue_s=sum(t.queue_s for t in times),
+        features_s=sum(t.features_s for t in times),
+        encode_s=sum(t.encode_s for t in times),
+        search_s=sum(t.search_s for t in times),
+        rank_s=sum(t.rank_s for t in times),
+    )
 
 
 def _merge_notices(answers: Sequence[Answer]) -> tuple[Notice, ...]:
@@ -101,7 +110,7 @@ def _merge_notices(answers: Sequence[Answer]) -> tuple[Notice, ...]:
         for notice in answer.message.notices:
             queries = queries_by_kind.setdefault(_kind_name(notice.kind), [])
             queries.extend(first + position for position in notice.queries)
-        first += len(answer.counts)
+        first += len(answer.row_counts)
     return tuple(Notice(kind, tuple(queries)) for kind, queries in queries_by_kind.items())
 
 

@@ -31,14 +31,18 @@ class TextBatch:
     """Queries as texts."""
 
     texts: Sequence[str]
-    sizes_B: NDArray[np.int64]
 
     def __len__(self) -> int:
         return len(self.texts)
 
+    @property
+    def sizes_B(self) -> NDArray[np.int64]:
+        """Bytes of each query on the wire."""
+        return np.array([len(text.encode()) + _TEXT_OVERHEAD_BYTES for text in self.texts])
+
     def rows(self, start: int, stop: int) -> TextBatch:
         """Queries start to stop, stop excluded."""
-        return TextBatch(self.texts[start:stop], self.sizes_B[start:stop])
+        return TextBatch(self.texts[start:stop])
 
     def fill(self, request: pb.TopKRequest) -> None:
         """Write the queries into a request."""
@@ -172,18 +176,18 @@ def _text_batch(texts: Sequence[str]) -> TextBatch:
             "queries", expected="a list of texts", actual="one text; put it in a list"
         )
     texts = list(texts)
-    sizes = [_text_bytes(i, text) for i, text in enumerate(texts)]
-    return TextBatch(texts, np.array(sizes, np.int64) + _TEXT_OVERHEAD_BYTES)
+    for i, text in enumerate(texts):
+        _check_text(f"queries.text.texts[{i}]", text)
+    return TextBatch(texts)
 
 
-def _text_bytes(i: int, text: object) -> int:
-    field = f"queries.text.texts[{i}]"
+def _check_text(field: str, text: object) -> None:
     if not isinstance(text, str):
         raise InvalidArgumentError.of_field(field, expected="text", actual=type(text).__name__)
     if text.isascii():
-        return len(text)
+        return
     try:
-        return len(text.encode())
+        text.encode()
     except UnicodeEncodeError as error:
         raise InvalidArgumentError.of_field(
             field, expected="Unicode text", actual=f"a lone surrogate at position {error.start}"

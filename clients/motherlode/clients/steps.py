@@ -156,12 +156,12 @@ def top_k_steps(
 def _ask_parts(
     session: Session, queries: QueryBatch, question: Question, deadline: Deadline
 ) -> Steps[list[Answer]]:
-    limits = session.limits
-    if limits is None and len(queries) > 1:
-        # One query cannot be cut, so a client that only asks single ones saves this call.
+    if len(queries) == 1:
+        # It cannot be cut, so the server's limits need not be known.
+        return [(yield from _ask_part(session, queries, question, [], deadline))]
+    if session.limits is None:
         yield from server_info_steps(session, deadline.left_s)
-        limits = session.limits
-    splitter = Splitter(queries, question, limits)
+    splitter = Splitter(queries, question, session.limits)
     answers: list[Answer] = []
     start = 0
     while start < len(queries):

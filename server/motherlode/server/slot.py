@@ -13,6 +13,10 @@ from motherlode.core.errors import InvalidInputError, NotFoundError, Unavailable
 from motherlode.core.retriever import Retriever
 from motherlode.server.metrics import VersionMeters
 
+# Slow until the first batches have shown otherwise.
+_DURATION_AT_FIRST_S = 1.0
+_FORGETTING = 0.1
+
 
 @final
 class ServedVersion:
@@ -25,6 +29,7 @@ class ServedVersion:
     Attributes:
         retriever: Answers the queries.
         meters: Metrics of this version.
+        usual_duration_s: Seconds that a batch may well take, going by the latest ones.
     """
 
     def __init__(self, retriever: Retriever, meters: VersionMeters) -> None:
@@ -33,9 +38,16 @@ class ServedVersion:
         self.model = retriever.model
         self.version = retriever.version
         self.digest = retriever.digest
+        self.usual_duration_s = _DURATION_AT_FIRST_S
         self._num_calls = 0
         self._idle = asyncio.Event()
         self._idle.set()
+
+    def note_duration(self, duration_s: float) -> None:
+        """A batch took so long."""
+        # A slow one counts at once, and it takes many fast ones to forget it.
+        fading_s = self.usual_duration_s + _FORGETTING * (duration_s - self.usual_duration_s)
+        self.usual_duration_s = max(duration_s, fading_s)
 
     def begin_call(self) -> None:
         """A call relies on this version from now on."""

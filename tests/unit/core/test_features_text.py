@@ -8,6 +8,8 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from motherlode.core.errors import BundleError, InvalidInputError, InvalidQueryError
@@ -202,6 +204,18 @@ def test_sparse_queries_of_another_width_are_refused() -> None:
 
     with pytest.raises(InvalidQueryError, match=r"num_features: expected 2 features, got 3"):
         fit("a b").transform(queries)
+
+
+@given(text=st.text(max_size=60))
+@settings(max_examples=200, deadline=None)
+def test_a_short_text_has_the_features_that_it_has_beside_a_long_one(text: str) -> None:
+    featurizer = fit("#tag a b ab aé 東京 ß", text, words=(1, 2), characters=(2, 4))
+
+    alone = featurizer.transform(TextQueries([text]))
+    beside = featurizer.transform(TextQueries([text, "long " * 100])).rows(0, 1)
+
+    assert alone.indices.tolist() == beside.indices.tolist()
+    assert alone.values.tobytes() == beside.values.tobytes()
 
 
 def test_dense_queries_are_refused() -> None:

@@ -5,15 +5,16 @@ Shapes: B queries, F features, D embedding width.
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import ClassVar, Literal, final
 
-import torch
+import numpy as np
 from torch import Tensor
 from torch.nn import functional as F
 from typing_extensions import override
 
 from motherlode.core.encoders.encoder import EncoderConfig, QueryEncoder
-from motherlode.core.encoders.head import Head, apply_in_blocks, as_tensor
+from motherlode.core.encoders.head import Head, as_tensor
 from motherlode.core.queries import Features, FloatArray, SparseQueries
 
 
@@ -39,6 +40,8 @@ class BagEncoder(QueryEncoder):
         self.config = config
         self.table_FD = table_FD
         self.head = head
+        # The same memory; to ask PyTorch for it takes longer than to encode a short query.
+        self._rows_FD: FloatArray = table_FD.numpy()
 
     @override
     def project(self, features: Features, table_FD: Tensor) -> Tensor:
@@ -55,9 +58,12 @@ class BagEncoder(QueryEncoder):
         )
 
     @override
-    @torch.inference_mode()
     def encode(self, features: Features) -> FloatArray:
-        embeddings: FloatArray = apply_in_blocks(
-            self.head, self.project(features, self.table_FD)
-        ).numpy()
-        return embeddings
+        assert isinstance(features, SparseQueries)
+        projected_BD = np.empty((len(features), self.width), np.float32)
+        for row, (start, stop) in enumerate(pairwise(features.indptr.tolist())):
+            # Added up one feature after the other, so that the bits do not depend on the batch.
+            terms_ND = self._rows_FD.take(features.indices[start:stop], axis=0)
+            terms_ND *= features.values[start:stop, None]
+            terms_ND.sum(axis=0, out=projected_BD[row])
+        return self.head.embed(projected_BD)

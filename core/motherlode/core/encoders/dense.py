@@ -7,8 +7,7 @@ from __future__ import annotations
 
 from typing import ClassVar, Literal, final
 
-import torch
-from torch import Tensor, nn
+from torch import Tensor
 from typing_extensions import override
 
 from motherlode.core.encoders.encoder import EncoderConfig, QueryEncoder
@@ -45,24 +44,9 @@ class DenseEncoder(QueryEncoder):
         return as_tensor(features.features_BF) @ table_FD
 
     @override
-    @torch.inference_mode()
     def encode(self, features: Features) -> FloatArray:
         assert isinstance(features, DenseQueries)
-        rows_BF = as_tensor(features.features_BF)
-        embeddings: FloatArray = apply_in_blocks(_Chain(self.table_FD, self.head), rows_BF).numpy()
-        return embeddings
+        return self.head.embed(apply_in_blocks(self._project_block, features.features_BF))
 
-
-@final
-class _Chain(nn.Module):
-    """Projection and head as one function of a block of rows."""
-
-    def __init__(self, table_FD: Tensor, head: Head) -> None:
-        super().__init__()
-        self.table_FD = table_FD
-        self.head = head
-
-    @override
-    def forward(self, rows_BF: Tensor) -> Tensor:
-        embeddings: Tensor = self.head(rows_BF @ self.table_FD)
-        return embeddings
+    def _project_block(self, rows_BF: Tensor) -> Tensor:
+        return rows_BF @ self.table_FD

@@ -29,6 +29,17 @@ from motherlode.core.queries import IntArray
 _COMPACT_AT = 1 << 22
 
 
+def character_ngrams(text: str, low: int, high: int) -> list[str]:
+    """The n-grams of low to high characters of one normalised text, in no order."""
+    ngrams = []
+    for word in text.split():
+        padded = f" {word} "
+        length = len(padded)
+        for size in range(min(low, length), min(high, length) + 1):
+            ngrams += [padded[i : i + size] for i in range(length - size + 1)]
+    return ngrams
+
+
 @final
 @dataclass(frozen=True, slots=True, eq=False)
 class _Words:

@@ -65,6 +65,10 @@ class SparseFeaturizer(Featurizer):
         write_config(folder, self)
 
 
+# Squares of float32 values are normal float64 values, so that only a row of zeros is shorter.
+_TINY = np.finfo(np.float64).tiny
+
+
 def scale_rows(rows: IntArray, values: FloatArray, num_rows: int) -> FloatArray:
     """float32 [nnz]: values over the length of their row; rows of zeros stay.
 
@@ -73,8 +77,7 @@ def scale_rows(rows: IntArray, values: FloatArray, num_rows: int) -> FloatArray:
         values: float32 [nnz].
         num_rows: B.
     """
-    wide = values.astype(np.float64)
+    squares = np.square(values, dtype=np.float64)
     # bincount adds one value after the other, so a row's sum does not depend on its place.
-    lengths_B = np.sqrt(np.bincount(rows, wide * wide, num_rows))
-    lengths_B[lengths_B == 0.0] = 1.0
-    return (wide / lengths_B[rows]).astype(np.float32)
+    lengths_B = np.maximum(np.sqrt(np.bincount(rows, squares, num_rows)), _TINY)
+    return (values / lengths_B[rows]).astype(np.float32)

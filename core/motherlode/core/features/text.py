@@ -5,6 +5,7 @@ Shapes: B texts, F features, N n-grams found in all.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Annotated, ClassVar, Literal, Self, final
@@ -20,6 +21,7 @@ from motherlode.core.features.sparse import scale_rows
 from motherlode.core.features.vocabulary import (
     count_ngrams,
     make_finders,
+    ngrams_of,
     read_vocabulary,
     select,
     write_vocabulary,
@@ -35,6 +37,9 @@ from motherlode.core.queries import (
 
 VOCABULARY_FILE = "vocabulary.arrow"
 
+# A single text of up to so many characters is done in plain Python, before NumPy has been called
+# often enough to do it.
+_FEW_CHARACTERS = 200
 # Texts are taken together until they have so many characters: enough to pay for the calls into
 # NumPy, few enough to stay in the processor's caches.
 _CHUNK_CHARACTERS = 1 << 16
@@ -100,7 +105,8 @@ class TextFeaturizer(Featurizer):
         self._config = config
         self.vocabulary = vocabulary
         self.idf = idf
-        self._finders = make_finders(vocabulary, config.words, config.characters)
+        self._ids = {feature: i for i, feature in enumerate(vocabulary)}
+        self._finders = make_finders(self._ids, config.words, config.characters)
         # A table, as NumPy's logarithm may round differently at different places of an array.
         # No n-gram stands more often in a text than it has characters, but for the space before
         # and behind each word.
@@ -158,9 +164,9 @@ class TextFeaturizer(Featurizer):
             return queries
         if not isinstance(queries, TextQueries):
             raise wrong_kind(queries, expected="texts, or sparse features")
-        limit = self._config.max_characters
-        parts = [self._weigh(chunk) for chunk in _chunks(queries.texts, limit, _CHUNK_CHARACTERS)]
-        whole = concatenate(parts or [self._weigh([])])
+        chunks = _chunks(queries.texts, self._config.max_characters, _CHUNK_CHARACTERS)
+        parts = [self._features(chunk) for chunk in chunks]
+        whole = concatenate(parts or [self._features([])])
         assert isinstance(whole, SparseQueries)
         return whole
 
@@ -169,15 +175,35 @@ class TextFeaturizer(Featurizer):
         write_config(folder, self)
         write_vocabulary(folder / VOCABULARY_FILE, self.vocabulary, self.idf)
 
-    def _weigh(self, texts: Sequence[str]) -> SparseQueries:
+    def _features(self, texts: Sequence[str]) -> SparseQueries:
+        if len(texts) == 1 and len(texts[0]) <= _FEW_CHARACTERS:
+            return self._features_of_one(texts[0])
         found = [finder.find(texts) for finder in self._finders]
         rows, ids, counts = _count_pairs(
             np.concatenate([rows for rows, _ in found]),
             np.concatenate([ids for _, ids in found]),
             self.num_features,
         )
-        values = scale_rows(rows, self._count_weights[counts] * self.idf[ids], len(texts))
         indptr = rows.searchsorted(np.arange(len(texts) + 1))
+        return self._weighted(indptr, rows, ids, counts)
+
+    def _features_of_one(self, text: str) -> SparseQueries:
+        ngrams = ngrams_of(text, self._config.words, self._config.characters)
+        get = self._ids.get
+        known = Counter([i for ngram in ngrams if (i := get(ngram)) is not None])
+        ids = sorted(known)
+        return self._weighted(
+            np.array([0, len(ids)]),
+            np.zeros(len(ids), np.int64),
+            np.array(ids, np.int64),
+            np.array([known[i] for i in ids], np.int64),
+        )
+
+    def _weighted(
+        self, indptr: IntArray, rows: IntArray, ids: IntArray, counts: IntArray
+    ) -> SparseQueries:
+        weights = self._count_weights[counts] * self.idf[ids]
+        values = scale_rows(rows, weights, len(indptr) - 1)
         return SparseQueries(indptr, ids, values, self.num_features)
 
 

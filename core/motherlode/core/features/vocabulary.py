@@ -5,7 +5,7 @@ Shapes: F features.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Protocol
 
@@ -13,8 +13,12 @@ import numpy as np
 import pyarrow as pa
 
 from motherlode.core.errors import BundleError
-from motherlode.core.features.characters import CharacterCounter, CharacterFinder
-from motherlode.core.features.words import WordCounter, WordFinder
+from motherlode.core.features.characters import (
+    CharacterCounter,
+    CharacterFinder,
+    character_ngrams,
+)
+from motherlode.core.features.words import WordCounter, WordFinder, word_ngrams
 from motherlode.core.queries import FloatArray, IntArray
 
 # No word holds it, so it tells character n-grams from word n-grams.
@@ -33,18 +37,26 @@ class NgramFinder(Protocol):
 
 
 def make_finders(
-    vocabulary: Sequence[str], words: Sizes | None, characters: Sizes | None
+    vocabulary: Mapping[str, int], words: Sizes | None, characters: Sizes | None
 ) -> list[NgramFinder]:
     """What finds the features of a vocabulary; sizes are least and most, None for none."""
     finders: list[NgramFinder] = []
     if words:
-        ids = {f: i for i, f in enumerate(vocabulary) if not f.startswith(CHARACTER_MARK)}
-        finders.append(WordFinder(*words, ids))
+        finders.append(WordFinder(*words, vocabulary))
     if characters:
-        marked = [i for i, f in enumerate(vocabulary) if f.startswith(CHARACTER_MARK)]
-        ngrams = [vocabulary[i].removeprefix(CHARACTER_MARK) for i in marked]
-        finders.append(CharacterFinder(*characters, ngrams, np.array(marked, np.int64)))
+        marked = {f: i for f, i in vocabulary.items() if f.startswith(CHARACTER_MARK)}
+        ngrams = [feature.removeprefix(CHARACTER_MARK) for feature in marked]
+        ids = np.fromiter(marked.values(), np.int64, len(marked))
+        finders.append(CharacterFinder(*characters, ngrams, ids))
     return finders
+
+
+def ngrams_of(text: str, words: Sizes | None, characters: Sizes | None) -> list[str]:
+    """All n-grams of one normalised text, as a vocabulary has them."""
+    ngrams = word_ngrams(text, *words) if words else []
+    if characters:
+        ngrams += [CHARACTER_MARK + ngram for ngram in character_ngrams(text, *characters)]
+    return ngrams
 
 
 def count_ngrams(

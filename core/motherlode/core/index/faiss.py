@@ -13,6 +13,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, final
 
@@ -144,9 +145,30 @@ def search_graph(
     graph: Any, queries_BD: FloatArray, count: int, ef: int, allowed_L: NDArray[np.bool_] | None
 ) -> IntArray:
     """int64 [B, count]: rows that a walk with `ef` candidates finds; -1 where there are no more."""
-    parameters = faiss.SearchParametersHNSW(efSearch=ef, sel=_selector(allowed_L))
-    _, rows_BC = graph.search(queries_BD, count, params=parameters)
-    return np.asarray(rows_BC, np.int64)
+    selector = _selector(allowed_L)
+    parameters = _graph_parameters(ef) if selector is None else _new_graph_parameters(ef, selector)
+    scores_BC = np.empty((len(queries_BD), count), np.float32)
+    rows_BC = np.empty((len(queries_BD), count), np.int64)
+    # Not the Python wrapper, whose checks take as long as a tenth of the walk.
+    graph.search_c(
+        len(queries_BD),
+        faiss.swig_ptr(queries_BD),
+        count,
+        faiss.swig_ptr(scores_BC),
+        faiss.swig_ptr(rows_BC),
+        parameters,
+    )
+    return rows_BC
+
+
+def _new_graph_parameters(ef: int, selector: Any) -> Any:
+    return faiss.SearchParametersHNSW(efSearch=ef, sel=selector)
+
+
+@lru_cache(maxsize=64)
+def _graph_parameters(ef: int) -> Any:
+    """Those of walks without a filter; FAISS only reads them, so that threads can share them."""
+    return _new_graph_parameters(ef, None)
 
 
 def new_lists(labels_LD: FloatArray, nlist: int, *, spherical: bool, seed: int) -> Any:

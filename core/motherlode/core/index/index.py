@@ -223,12 +223,16 @@ class LabelIndex(ABC):
 
     def _unsettled(
         self, queries_BD: FloatArray, last_B: FloatArray, shortlist: Shortlist
-    ) -> IntArray:
+    ) -> list[int]:
         """Queries with too few candidates, or whose last hit may tie with what was left out."""
         if shortlist.limit_B is not None:
-            return np.flatnonzero(last_B <= shortlist.limit_B)
+            return [int(i) for i in np.flatnonzero(last_B <= shortlist.limit_B)]
         # All labels score 0 for a query of zeros, and the first of them are the answer.
-        return np.flatnonzero((last_B == -np.inf) | ((last_B == 0) & ~queries_BD.any(axis=1)))
+        return [
+            i
+            for i, last in enumerate(last_B.tolist())
+            if last == -math.inf or (last == 0 and not queries_BD[i].any())
+        ]
 
     def _scan(self, queries_BD: FloatArray, count: int, allowed: IntArray | None) -> Shortlist:
         """Candidates out of every allowed label, with the limit above which none was left out."""

@@ -39,9 +39,8 @@ def rescore(queries_BD: FloatArray, labels_LD: FloatArray, rows_BC: IntArray) ->
             # One BLAS dot of D terms a pair: what stands beside a pair cannot change its bits.
             candidates_BCD = labels_LD.take(rows_BC[block], axis=0)
             np.vecdot(candidates_BCD, queries_BD[i : i + rows, None], out=scores_BC[block])
-    missing_BC = rows_BC < 0
-    if missing_BC.any():
-        scores_BC[missing_BC] = -np.inf
+    if rows_BC.min(initial=0) < 0:
+        scores_BC[rows_BC < 0] = -np.inf
     return scores_BC
 
 

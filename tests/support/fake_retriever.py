@@ -22,6 +22,7 @@ class FakeRetriever:
 
     Attributes:
         batches: The texts of each batch, in the order in which they ran.
+        threads: The thread that each batch ran in.
     """
 
     def __init__(self, version: int = 1, *, model: str = "fake") -> None:
@@ -29,6 +30,7 @@ class FakeRetriever:
         self.version = version
         self.digest = f"{version:064x}"
         self.batches: list[list[str]] = []
+        self.threads: list[int] = []
         self.error: BaseException = ValueError("not set")
         self._entered = threading.Semaphore(0)
         self._open = threading.Event()
@@ -56,6 +58,7 @@ class FakeRetriever:
     ) -> TopK:
         texts = self._texts(queries)
         self.batches.append(texts)
+        self.threads.append(threading.get_ident())
         self._entered.release()
         assert self._open.wait(TIMEOUT_S), "the retriever was never released"
         if times is not None:

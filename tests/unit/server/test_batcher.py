@@ -3,6 +3,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import logging
+import threading
 import time
 import weakref
 from collections.abc import AsyncIterator
@@ -288,3 +289,33 @@ async def test_an_idle_engine_keeps_no_version_in_memory() -> None:
             return gone() is None
 
         await until(is_gone)
+
+
+async def test_a_single_query_of_a_fast_version_runs_in_the_event_loop() -> None:
+    async with bench() as b:
+        await b.submit("5")
+        assert b.retriever.threads[-1] != threading.get_ident()
+        b.served.usual_duration_s = 0.0005
+
+        answer = await b.submit("6")
+
+        assert labels_of(answer) == [[6, 7]]
+        assert b.retriever.threads[-1] == threading.get_ident()
+
+
+@pytest.mark.parametrize(
+    ("texts", "fields", "usual_duration_s"),
+    [
+        (("1", "2"), {}, 0.0005),
+        (("1",), {"filter": LabelFilter(np.array([9]), "deny")}, 0.0005),
+        (("1",), {}, 0.5),
+    ],
+    ids=["two-queries", "filter", "slow-version"],
+)
+async def test_what_may_keep_the_event_loop_busy_runs_in_the_engine(
+    texts: tuple[str, ...], fields: dict[str, Any], usual_duration_s: float
+) -> None:
+    async with bench() as b:
+        b.served.usual_duration_s = usual_duration_s
+        await b.submit(*texts, **fields)
+    assert threading.get_ident() not in b.retriever.threads

@@ -129,3 +129,15 @@ async def test_a_version_is_idle_when_its_last_call_is_done() -> None:
     assert not waiting.done()
     version.end_call()
     await waiting
+
+
+def test_one_slow_batch_makes_a_version_slow_until_many_fast_ones_followed() -> None:
+    version = served(1)
+    durations = []
+    for duration_s in [0.001] * 100 + [0.1] + [0.001] * 10:
+        version.note_duration(duration_s)
+        durations.append(version.usual_duration_s)
+    assert durations[0] > 0.5
+    assert durations[99] == pytest.approx(0.001, rel=0.1)
+    assert durations[100] == 0.1
+    assert durations[110] > 0.01

@@ -47,7 +47,7 @@ def test_no_positive_is_ever_an_unmasked_negative(
         )
         for row in range(4):
             positives = set(BATCH.positives_P[BATCH.rows_P == row].tolist())
-            kept = set(negatives.labels_N[negatives.mask_BN[row]].tolist())
+            kept = set(negatives.labels_N[negatives.mask_BK[row]].tolist())
             assert not kept & positives
             # Nothing else is masked.
             assert kept == set(negatives.labels_N.tolist()) - positives
@@ -73,7 +73,7 @@ def test_the_same_generator_state_gives_the_same_draw(
         for _ in range(2)
     ]
     assert draws[0].labels_N.equal(draws[1].labels_N)
-    assert draws[0].mask_BN.equal(draws[1].mask_BN)
+    assert draws[0].mask_BK.equal(draws[1].mask_BK)
 
 
 def test_frequencies_follow_the_proposal(new_sampler: Callable[[int], NegativeSampler]) -> None:
@@ -95,8 +95,8 @@ def test_log_q_is_that_of_the_uniform_proposal() -> None:
     negatives = UniformSampler(40, NUM_LABELS).sample(
         BATCH, QUERIES_BD, LABELS_LD, torch.Generator().manual_seed(0)
     )
-    assert negatives.log_q_N is not None
-    assert negatives.log_q_N.exp().tolist() == pytest.approx(
+    assert negatives.log_q_BK is not None
+    assert negatives.log_q_BK[0].exp().tolist() == pytest.approx(
         [1 / NUM_LABELS] * len(negatives.labels_N)
     )
 
@@ -105,5 +105,5 @@ def test_what_is_mined_has_no_log_q() -> None:
     negatives = SAMPLERS["snm"](40).sample(
         BATCH, QUERIES_BD, LABELS_LD, torch.Generator().manual_seed(0)
     )
-    assert negatives.log_q_N is None
+    assert negatives.log_q_BK is None
     assert negatives.keep == 5

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from motherlode.core.queries import DenseQueries, Features, FloatArray, SparseQueries
 from motherlode.trainer.config import TrainConfig
-from motherlode.trainer.losses import Loss, new_loss
+from motherlode.trainer.losses import Loss, Scores, new_loss
 from motherlode.trainer.model import Model
 from motherlode.trainer.negatives import (
     Batch,
@@ -84,16 +84,24 @@ class Step:
         labels_MD: Tensor,
         negatives: Negatives,
     ) -> Tensor:
-        scale = self._config.labels.scale
+        scaled_BD = queries_BD * self._config.labels.scale
+        positives_PD = labels_MD.index_select(0, places_P)
+        positives_P = (scaled_BD.index_select(0, batch.rows_P) * positives_PD).sum(dim=1)
         # The negatives stand first, so that they need no gather and no scatter of gradients.
-        scores_BN = (queries_BD * scale) @ labels_MD[: len(negatives.labels_N)].T
-        positives_P = (
-            queries_BD.index_select(0, batch.rows_P) * labels_MD.index_select(0, places_P)
-        ).sum(dim=1) * scale
-        mask_BN = negatives.mask_BN
+        scores_BK = score(scaled_BD, labels_MD[: len(negatives.labels_N)], negatives.places_BK)
+        mask_BK = negatives.mask_BK
         if negatives.keep is not None:
-            scores_BN, mask_BN = keep_hardest(scores_BN, mask_BN, negatives.keep)
-        return self._loss(positives_P, batch.rows_P, scores_BN, mask_BN)
+            scores_BK, mask_BK = keep_hardest(scores_BK, mask_BK, negatives.keep)
+        return self._loss(
+            Scores(
+                positives_P,
+                batch.rows_P,
+                scores_BK,
+                mask_BK,
+                negatives.log_q_P,
+                negatives.log_q_BK,
+            )
+        )
 
     def _move(
         self, step: int, features: tuple[Tensor, Tensor], labels: tuple[Tensor, Tensor]
@@ -116,6 +124,20 @@ def new_sampler(config: TrainConfig, num_labels: int) -> NegativeSampler:
     if negatives.keep >= negatives.num_candidates:
         return proposal
     return SnmSampler(proposal, negatives.keep)
+
+
+def score(queries_BD: Tensor, labels_ND: Tensor, places_BK: Tensor | None) -> Tensor:
+    """Inner products of each query with its negatives: float32 [B, K].
+
+    Args:
+        queries_BD: float32 [B, D].
+        labels_ND: float32 [N, D].
+        places_BK: int64 [B, K], the rows of each query's negatives; None for all N.
+    """
+    if places_BK is None:
+        return queries_BD @ labels_ND.T
+    negatives_BKD = labels_ND.index_select(0, places_BK.flatten()).view(*places_BK.shape, -1)
+    return torch.bmm(negatives_BKD, queries_BD[:, :, None]).squeeze(2)
 
 
 def label_rows(negatives_N: Tensor, positives_P: Tensor) -> tuple[Tensor, Tensor]:

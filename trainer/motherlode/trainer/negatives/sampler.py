@@ -1,13 +1,14 @@
 """What every negative sampler promises.
 
-Shapes: B queries in a batch, P positives of all its queries together, N negatives, L labels.
+Shapes: B queries in a batch, P positives of all its queries together, N distinct negatives, K
+negatives of a query, L labels.
 """
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import final
+from typing import ClassVar, final
 
 import torch
 from torch import Tensor
@@ -34,25 +35,37 @@ class Batch:
 @final
 @dataclass(frozen=True, slots=True, eq=False)
 class Negatives:
-    """Negatives of a batch, shared by its queries.
+    """Negatives of a batch: the same for all its queries, or each query's own.
 
     Attributes:
-        labels_N: int64 [N], distinct labels.
-        mask_BN: bool [B, N]; False where the label is a positive of the query.
-        log_q_N: float32 [N], log of how often a draw is the label, or None where what is kept is
-            no draw from the proposal.
+        labels_N: int64 [N], distinct labels, ascending.
+        mask_BK: bool [B, K]; False where the label is a positive of the query. K is N where the
+            queries share all labels.
+        places_BK: int64 [B, K], where each query's own negatives stand in labels_N; None where
+            every query has all of them.
+        log_q_BK: float32 [B, K] or [1, K], log of the probability that one draw for the query is
+            the label; None where what is kept is no draw from the proposal.
+        log_q_P: float32 [P], likewise for the positives of the batch.
         keep: How many of the highest-scoring ones each query keeps, or None for all. Scores are
             computed once, with gradients, so the choice is made where they are: `keep_hardest`.
     """
 
     labels_N: Tensor
-    mask_BN: Tensor
-    log_q_N: Tensor | None
+    mask_BK: Tensor
+    places_BK: Tensor | None = None
+    log_q_BK: Tensor | None = None
+    log_q_P: Tensor | None = None
     keep: int | None = None
 
 
 class NegativeSampler(ABC):
-    """Proposes negatives; a loss judges them."""
+    """Proposes negatives; a loss judges them.
+
+    Attributes:
+        gives_log_q: Whether its negatives come with their probabilities.
+    """
+
+    gives_log_q: ClassVar[bool] = True
 
     @abstractmethod
     def sample(

@@ -6,7 +6,7 @@ Shapes: B queries in a batch, N candidates, K kept.
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import final
+from typing import ClassVar, final
 
 import torch
 from torch import Tensor
@@ -22,6 +22,8 @@ class SnmSampler(NegativeSampler):
     What is kept is no longer a draw from the proposal, so there is no log_q.
     """
 
+    gives_log_q: ClassVar[bool] = False
+
     def __init__(self, proposal: NegativeSampler, keep: int) -> None:
         self.proposal = proposal
         self.keep = keep
@@ -31,7 +33,7 @@ class SnmSampler(NegativeSampler):
         self, batch: Batch, queries_BD: Tensor, labels_LD: Tensor, generator: torch.Generator
     ) -> Negatives:
         candidates = self.proposal.sample(batch, queries_BD, labels_LD, generator)
-        return replace(candidates, log_q_N=None, keep=self.keep)
+        return replace(candidates, log_q_BK=None, log_q_P=None, keep=self.keep)
 
 
 def keep_hardest(scores_BN: Tensor, mask_BN: Tensor, keep: int) -> tuple[Tensor, Tensor]:

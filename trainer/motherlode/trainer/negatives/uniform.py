@@ -32,5 +32,10 @@ class UniformSampler(NegativeSampler):
         else:
             draws = torch.randint(self.num_labels, (self.num_candidates,), generator=generator)
             labels_N = torch.unique(draws)
-        log_q_N = torch.full((len(labels_N),), -math.log(self.num_labels))
-        return Negatives(labels_N, mask_positives(batch, labels_N), log_q_N)
+        log_q = -math.log(self.num_labels)
+        return Negatives(
+            labels_N,
+            mask_positives(batch, labels_N),
+            log_q_BK=torch.full((1, len(labels_N)), log_q),
+            log_q_P=torch.full((len(batch.positives_P),), log_q),
+        )

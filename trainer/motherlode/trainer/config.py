@@ -18,6 +18,7 @@ from motherlode.core.features import FeaturesConfig, TextFeaturesConfig
 from motherlode.core.index import ExactConfig, IndexConfig
 from motherlode.trainer.evaluation import PropensityConfig
 from motherlode.trainer.losses import DecoupledSoftmaxConfig, LossConfig
+from motherlode.trainer.regularizers import NoRegularizerConfig, RegularizerConfig
 
 RECIPES = resources.files("motherlode.trainer") / "recipes"
 
@@ -85,6 +86,7 @@ class TrainConfig(Section):
     labels: LabelsConfig = LabelsConfig()
     negatives: NegativesConfig = NegativesConfig()
     loss: LossConfig = DecoupledSoftmaxConfig()
+    regularizer: RegularizerConfig = NoRegularizerConfig()
     optimizer: OptimizerConfig = OptimizerConfig()
     loop: LoopConfig = LoopConfig()
     warm_start: WarmStartConfig = WarmStartConfig()
@@ -150,6 +152,7 @@ def _with_kinds(document: Mapping[str, Any]) -> dict[str, Any]:
         "features": "text",
         "encoder": "dense" if is_dense else "bag",
         "loss": "decoupled_softmax",
+        "regularizer": "none",
         "index": "exact",
     }
     return {

@@ -17,6 +17,7 @@ from motherlode.trainer.data import Dataset, PositiveRows
 from motherlode.trainer.evaluation import evaluate
 from motherlode.trainer.model import Model
 from motherlode.trainer.progress import RunDisplay
+from motherlode.trainer.regularizers import new_regularizer
 from motherlode.trainer.step import Step
 
 VALIDATION_FIGURES = ("P@1", "R@10")
@@ -102,7 +103,11 @@ class TrainingLoop:
             train.features, train.positives, config.loop.batch_size, config.seed
         )
         self.num_steps = max(1, round(config.loop.epochs * self._source.steps_per_epoch))
-        self._step = Step(model, config, self.num_steps, lr_factor=lr_factor)
+        num_labels = len(model.labels.weights_RD)
+        regularizer = new_regularizer(config.regularizer, train.positives, num_labels)
+        self._step = Step(
+            model, config, self.num_steps, regularizer=regularizer, lr_factor=lr_factor
+        )
         self._progress = Progress()
         evaluations = config.loop.evaluations
         self._validate_after = {

@@ -24,6 +24,7 @@ from motherlode.trainer.negatives import (
     keep_hardest,
 )
 from motherlode.trainer.optim import learning_rate_factor
+from motherlode.trainer.regularizers import Regularizer, one_positive_each
 
 
 @final
@@ -34,15 +35,23 @@ class Step:
         model: Changed in place.
         config: Of the whole run.
         num_steps: Of the whole run, for the schedule.
+        regularizer: Of the labels, or None.
         lr_factor: On all learning rates.
     """
 
     def __init__(
-        self, model: Model, config: TrainConfig, num_steps: int, *, lr_factor: float = 1.0
+        self,
+        model: Model,
+        config: TrainConfig,
+        num_steps: int,
+        *,
+        regularizer: Regularizer | None = None,
+        lr_factor: float = 1.0,
     ) -> None:
         self._model = model
         self._config = config
         self._num_steps = num_steps
+        self._regularizer = regularizer
         self._lr_factor = lr_factor
         self._loss: Loss = new_loss(config.loss)
         self._sampler = new_sampler(config, len(model.labels.weights_RD))
@@ -72,6 +81,11 @@ class Step:
         label_table = model.labels.gather(label_rows_M)
         labels_MD = model.normalized(label_table)
         loss = self._judge(batch, places_P, queries_BD, labels_MD, negatives)
+        if self._regularizer is not None:
+            chosen = one_positive_each(batch, generator)
+            loss = loss + self._regularizer(
+                labels_MD.index_select(0, places_P[chosen]), batch.positives_P[chosen]
+            )
         loss.backward()  # type: ignore[no-untyped-call]
         self._move(step, (feature_rows_N, feature_table), (label_rows_M, label_table))
         return loss.item()

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
-from itertools import chain
-from typing import TypeVar, final
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+from typing import final
 
 import numpy as np
 
@@ -16,7 +15,7 @@ from motherlode.v1 import retrieval_pb2 as pb
 
 __all__ = ["Answer", "decode", "join"]
 
-Item = TypeVar("Item")
+_STAGES = tuple(field.name for field in fields(StageTimings))
 
 _NOTICE_PREFIX = "NOTICE_KIND_"
 
@@ -28,11 +27,9 @@ class Answer:
 
     Attributes:
         message: The answer as it came.
-        row_counts: Hits of each query.
     """
 
     message: pb.TopKResponse
-    row_counts: list[int]
 
     @property
     def source(self) -> tuple[int, str]:
@@ -58,7 +55,7 @@ def decode(message: pb.TopKResponse, *, num_queries: int, question: Question) ->
         wrong.insert(0, f"row_counts has {len(row_counts)} for {num_queries} queries")
     if wrong:
         raise ServerError(f"the answer is broken: {', '.join(wrong)}; {num_hits} hits in all")
-    return Answer(message, row_counts)
+    return Answer(message)
 
 
 def join(answers: Sequence[Answer], *, question: Question, round_trip_s: float) -> TopKResult:
@@ -69,37 +66,34 @@ def join(answers: Sequence[Answer], *, question: Question, round_trip_s: float) 
         question: What was asked.
         round_trip_s: Seconds from the call to the last answer.
     """
-    messages = [answer.message for answer in answers]
+    message = answers[0].message if len(answers) == 1 else _merge(answers)
     with_keys = "key" in question.label_fields
     with_texts = "text" in question.label_fields
+    times = message.timings
     return TopKResult(
-        labels=np.array(_chain(m.labels for m in messages), np.int64),
-        scores=np.array(_chain(m.scores for m in messages), np.float32),
-        counts=np.array(_chain(answer.row_counts for answer in answers), np.int64),
-        keys=_chain(m.label_keys for m in messages) if with_keys else None,
-        texts=_chain(m.label_texts for m in messages) if with_texts else None,
-        model=messages[0].model,
-        version=messages[0].version,
-        bundle_digest=messages[0].bundle_digest,
-        timings=_sum_timings(messages),
+        labels=np.array(list(message.labels), np.int64),
+        scores=np.array(list(message.scores), np.float32),
+        counts=np.array(list(message.row_counts), np.int64),
+        keys=list(message.label_keys) if with_keys else None,
+        texts=list(message.label_texts) if with_texts else None,
+        model=message.model,
+        version=message.version,
+        bundle_digest=message.bundle_digest,
+        timings=StageTimings(*(getattr(times, stage) for stage in _STAGES)),
         notices=_merge_notices(answers),
         round_trip_s=round_trip_s,
     )
 
 
-def _chain(parts: Iterable[Iterable[Item]]) -> list[Item]:
-    return list(chain.from_iterable(parts))
-
-
-def _sum_timings(messages: Sequence[pb.TopKResponse]) -> StageTimings:
-    times = [message.timings for message in messages]
-    return StageTimings(
-        queue_s=sum(t.queue_s for t in times),
-        features_s=sum(t.features_s for t in times),
-        encode_s=sum(t.encode_s for t in times),
-        search_s=sum(t.search_s for t in times),
-        rank_s=sum(t.rank_s for t in times),
-    )
+def _merge(answers: Sequence[Answer]) -> pb.TopKResponse:
+    """One message with the columns of all; the times of its stages add up."""
+    whole = pb.TopKResponse()
+    for answer in answers:
+        whole.MergeFrom(answer.message)
+    for stage in _STAGES:
+        total_s = sum(getattr(answer.message.timings, stage) for answer in answers)
+        setattr(whole.timings, stage, total_s)
+    return whole
 
 
 def _merge_notices(answers: Sequence[Answer]) -> tuple[Notice, ...]:
@@ -110,7 +104,7 @@ def _merge_notices(answers: Sequence[Answer]) -> tuple[Notice, ...]:
         for notice in answer.message.notices:
             queries = queries_by_kind.setdefault(_kind_name(notice.kind), [])
             queries.extend(first + position for position in notice.queries)
-        first += len(answer.row_counts)
+        first += len(answer.message.row_counts)
     return tuple(Notice(kind, tuple(queries)) for kind, queries in queries_by_kind.items())
 
 

@@ -261,6 +261,44 @@ async def test_broken_aliases_change_nothing_and_are_told(repository: Path) -> N
         assert "aliases.json" in (await server.info()).models[0].load_error
 
 
+async def test_nothing_is_loaded_that_unreadable_aliases_may_have_rolled_back(
+    repository: Path,
+) -> None:
+    publish_tiny(repository, seed=1)
+    aliases = repository / "tiny" / "aliases.json"
+    aliases.write_text("{", encoding="utf-8")
+    async with running_server(repository, serve_alias="stable") as server:
+        assert "aliases.json" in (await server.info()).models[0].load_error
+        with pytest.raises(grpc.aio.AioRpcError, match="no version of model tiny is loaded"):
+            await server.ask("topic7")
+        aliases.write_text('{"stable": 1}', encoding="utf-8")
+        await scan(server)
+        assert (await server.ask("topic7")).version == 1
+
+
+async def test_a_wanted_model_that_is_not_there_is_told_once(
+    repository: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with running_server(repository, models=("tiny", "typo")) as server:
+        await scan(server)
+    assert [r.getMessage() for r in caplog.records if "typo" in r.getMessage()] == [
+        "the repository has no model typo yet"
+    ]
+
+
+async def test_of_many_bad_versions_the_newest_are_told(repository: Path) -> None:
+    async with running_server(repository) as server:
+        for version in range(2, 8):
+            folder = repository / "tiny" / f"{version:06d}"
+            folder.mkdir()
+            (folder / "manifest.json").write_text("{", encoding="utf-8")
+        await scan(server)
+        error = (await server.info()).models[0].load_error
+    assert "000007" in error
+    assert "000004" not in error
+    assert error.endswith("; and 3 more")
+
+
 async def test_models_appear_and_vanish_while_the_server_runs(repository: Path) -> None:
     async with running_server(repository) as server:
         publish_tiny(repository, "second")

@@ -20,6 +20,9 @@ from typing_extensions import override
 
 from motherlode.core.errors import ConfigError
 
+# gRPC's own options are 32-bit numbers.
+_LARGEST = 2**31 - 1
+
 ENVIRONMENT_PREFIX = "MOTHERLODE_"
 
 
@@ -85,14 +88,14 @@ class ServerConfig(BaseSettings):
     kept_versions: int = Field(0, ge=0)
     listen: Address = "127.0.0.1:8001"
     metrics: Address = "127.0.0.1:8002"
-    num_threads: int | None = Field(None, ge=1)
-    max_queries_per_call: int = Field(1024, ge=1)
-    max_k: int = Field(1000, ge=1)
-    max_text_bytes: int = Field(65_536, ge=1)
-    max_message_bytes: int = Field(16 * 2**20, ge=1024)
-    max_queued_queries: int = Field(4096, ge=1)
-    max_batch_queries: int = Field(64, ge=1)
-    max_stream_requests: int = Field(8, ge=1)
+    num_threads: int | None = Field(None, ge=1, le=1024)
+    max_queries_per_call: int = Field(1024, ge=1, le=_LARGEST)
+    max_k: int = Field(1000, ge=1, le=_LARGEST)
+    max_text_bytes: int = Field(65_536, ge=1, le=_LARGEST)
+    max_message_bytes: int = Field(16 * 2**20, ge=1024, le=_LARGEST)
+    max_queued_queries: int = Field(4096, ge=1, le=_LARGEST)
+    max_batch_queries: int = Field(64, ge=1, le=_LARGEST)
+    max_stream_requests: int = Field(8, ge=1, le=_LARGEST)
     reload_interval_s: float = Field(1.0, gt=0)
     drain_delay_s: float = Field(0.0, ge=0)
     drain_grace_s: float = Field(10.0, ge=0)
@@ -172,7 +175,8 @@ def _config_error(error: ValidationError, sources: Mapping[str, Mapping[str, Any
         case "extra_forbidden":
             known = ", ".join(sorted(ServerConfig.model_fields))
             return ConfigError(place, expected=f"one of {known}", actual=field)
-    expected = first["msg"].removeprefix("Value error, ").removesuffix(" is expected")
+    message = first["msg"].removeprefix("Value error, ").removeprefix("Input should be ")
+    expected = message.removesuffix(" is expected")
     return ConfigError(place, expected=expected, actual=_actual(first["input"], field))
 
 

@@ -13,6 +13,9 @@ from motherlode.core.errors import BundleError, ConfigError
 from motherlode.core.manifest import MANIFEST_FILE
 from motherlode.core.repository import Repository, check_model_name
 
+# A longer number is no version: it would not fit the wire.
+_MOST_DIGITS = 18
+
 Fingerprint = tuple[tuple[str, int, int], ...]
 
 
@@ -24,13 +27,13 @@ class Sighting:
     Attributes:
         versions: All with a manifest, newest first. `Repository.versions` leaves out what has a bad
             manifest; here it is kept, so that an operator learns why it does not serve.
-        aliases: Versions by alias; None where the file cannot be read.
-        alias_error: Why it cannot be read, or empty.
+        aliases: Versions by alias; None where they cannot be read.
+        error: Why the aliases, or the whole folder, cannot be read; or empty.
     """
 
     versions: tuple[int, ...]
     aliases: Mapping[str, int] | None
-    alias_error: str = ""
+    error: str = ""
 
 
 def survey(repository: Repository, wanted: Collection[str]) -> dict[str, Sighting]:
@@ -58,8 +61,11 @@ def fingerprint(folder: Path) -> Fingerprint:
 
 
 def _look_at(repository: Repository, model: str) -> Sighting:
-    with os.scandir(repository.path / model) as entries:
-        numbers = [int(entry.name) for entry in entries if _is_number(entry.name)]
+    try:
+        with os.scandir(repository.path / model) as entries:
+            numbers = [int(entry.name) for entry in entries if _is_number(entry.name)]
+    except OSError as error:
+        return Sighting((), None, f"{repository.path / model}: {error.strerror or error}")
     folders = {number: repository.path_of(model, number) for number in numbers if number > 0}
     versions = [number for number, path in folders.items() if (path / MANIFEST_FILE).exists()]
     versions.sort(reverse=True)
@@ -70,7 +76,7 @@ def _look_at(repository: Repository, model: str) -> Sighting:
 
 
 def _is_number(name: str) -> bool:
-    return name.isascii() and name.isdigit()
+    return name.isascii() and name.isdigit() and len(name) <= _MOST_DIGITS
 
 
 def _is_model_name(name: str) -> bool:

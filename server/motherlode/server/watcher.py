@@ -10,7 +10,7 @@ import ctypes
 import logging
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
@@ -31,6 +31,7 @@ logger = logging.getLogger(__name__)
 _FOREVER = float("inf")
 # A full disk or a memory shortage may pass without any change to the bundle.
 _RETRY_OTHER_FAILURES_S = 30.0
+_ERRORS_SHOWN = 3
 
 _Result = TypeVar("_Result")
 
@@ -70,6 +71,7 @@ class Watcher:
         self._wanted_scan = asyncio.Event()
         self._scan_lock = asyncio.Lock()
         self._is_loading = False
+        self._missing: set[str] = set()
 
     def trigger(self) -> None:
         """Asks for a look at the repository now instead of after the interval."""
@@ -95,11 +97,12 @@ class Watcher:
             except OSError as error:
                 logger.warning("the repository cannot be read: %s", error)
                 return
+            self._warn_of_missing(found)
             for slot in list(self._catalog):
                 if slot.model not in found:
                     await self._remove(slot.model)
             for model, sighting in sorted(found.items()):
-                if sighting.versions or sighting.alias_error:
+                if sighting.versions or sighting.error:
                     await self._refresh(self._catalog.open(model), sighting)
             await self._health.set_service(any(slot.current for slot in self._catalog))
 
@@ -117,10 +120,16 @@ class Watcher:
         """Ends the thread after the load under way, if there is one; does not wait for that."""
         self._executor.shutdown(wait=False, cancel_futures=True)
 
+    def _warn_of_missing(self, found: Collection[str]) -> None:
+        missing = set(self._config.models).difference(found)
+        for model in sorted(missing - self._missing):
+            logger.warning("the repository has no model %s yet", model)
+        self._missing = missing
+
     async def _refresh(self, slot: Slot, sighting: Sighting) -> None:
         if sighting.aliases is not None:
             slot.aliases = dict(sighting.aliases)
-        errors = [sighting.alias_error] if sighting.alias_error else []
+        errors = [sighting.error] if sighting.error else []
         for version in self._candidates(slot, sighting):
             loaded = await self._in_thread(
                 lambda version=version: self._try_load(slot.model, version)  # type: ignore[misc]
@@ -130,7 +139,7 @@ class Watcher:
                 break
             errors.append(str(loaded))
         # Callers see it, and where the server keeps its files is not their business.
-        slot.load_error = "; ".join(errors).replace(f"{self._repository.path}/", "")
+        slot.load_error = _summary(errors).replace(f"{self._repository.path}/", "")
         await self._health.set_model(slot.model, slot.current is not None)
 
     def _candidates(self, slot: Slot, sighting: Sighting) -> list[int]:
@@ -140,6 +149,9 @@ class Watcher:
         if alias is not None and alias in slot.aliases:
             target = slot.aliases[alias]
             return [] if target == current else [target]
+        if alias is not None and sighting.aliases is None:
+            # Nobody can tell what should serve, and the newest may be what was rolled back.
+            return []
         candidates = []
         for version in sighting.versions:
             if version == current:
@@ -216,6 +228,13 @@ class Watcher:
 
     async def _in_thread(self, work: Callable[[], _Result]) -> _Result:
         return await asyncio.get_running_loop().run_in_executor(self._executor, work)
+
+
+def _summary(errors: Sequence[str]) -> str:
+    """The first few, as every version may have one."""
+    shown = "; ".join(errors[:_ERRORS_SHOWN])
+    rest = len(errors) - _ERRORS_SHOWN
+    return f"{shown}; and {rest} more" if rest > 0 else shown
 
 
 def _return_memory() -> None:

@@ -65,9 +65,7 @@ def read_request(
         RequestTooLargeError: If the request or its answer is beyond a limit.
     """
     _check_k(request.k, retriever, config)
-    for i, field in enumerate(request.label_fields):
-        if field not in _LABEL_FIELDS:
-            _fail(f"label_fields[{i}]", "LABEL_FIELD_KEY or LABEL_FIELD_TEXT", field)
+    _check_label_fields(request.label_fields)
     queries = _read_queries(request, retriever, config)
     label_filter = (
         _read_filter(request.filter, retriever.labels) if request.HasField("filter") else None
@@ -142,6 +140,16 @@ def _model_fields(served: ServedVersion) -> dict[str, Any]:
         "query_kinds": retriever.query_kinds,
         "score_meaning": retriever.manifest.score_meaning,
     }
+
+
+def _check_label_fields(fields: Sequence[int]) -> None:
+    if len(fields) > len(_LABEL_FIELDS):
+        _fail("label_fields", "each field at most once", f"{len(fields)} fields")
+    for i, field in enumerate(fields):
+        if field not in _LABEL_FIELDS:
+            _fail(f"label_fields[{i}]", "LABEL_FIELD_KEY or LABEL_FIELD_TEXT", field)
+        if field in fields[:i]:
+            _fail(f"label_fields[{i}]", "each field at most once", field)
 
 
 def _check_k(k: int, retriever: Retriever, config: ServerConfig) -> None:
@@ -229,6 +237,9 @@ def _read_filter(message: pb.LabelFilter, labels: LabelTable) -> LabelFilter | N
 
 
 def _read_keys(keys: Sequence[str], field: str, labels: LabelTable) -> NDArray[np.int64]:
+    if len(keys) > len(labels):
+        expected = f"at most {len(labels)} keys, as many as there are labels"
+        raise RequestTooLargeError(field, expected=expected, actual=len(keys))
     rows = []
     for i, key in enumerate(keys):
         try:
@@ -261,7 +272,7 @@ def _check_size(size_bytes: int, config: ServerConfig) -> None:
 def _write_names(
     fields: Iterable[int], response: pb.TopKResponse, rows_N: NDArray[np.int64], labels: LabelTable
 ) -> None:
-    for field in set(fields):
+    for field in fields:
         if field == pb.LABEL_FIELD_KEY:
             response.label_keys.extend(labels.keys_of(rows_N))
         else:
@@ -272,20 +283,21 @@ def _notices(call: Call, answer: Answer) -> list[pb.Notice]:
     counts_B = answer.top.counts
     few = np.flatnonzero(counts_B < call.k)
     notices = [pb.Notice(kind=pb.NOTICE_KIND_FEWER_THAN_K, queries=few.tolist())]
-    unknown = [row for row in np.flatnonzero(counts_B == 0).tolist() if _is_unknown(call, row)]
-    if unknown:
-        notices.append(pb.Notice(kind=pb.NOTICE_KIND_NO_KNOWN_FEATURES, queries=unknown))
+    unknown = np.flatnonzero(counts_B == 0) if _lets_labels_through(call) else counts_B[:0]
+    if len(unknown):
+        kind = pb.NOTICE_KIND_NO_KNOWN_FEATURES
+        notices.append(pb.Notice(kind=kind, queries=unknown.tolist()))
     return notices
 
 
-def _is_unknown(call: Call, row: int) -> bool:
-    """Whether a query without hits has no known feature; else the filter left it none."""
-    query = call.queries.rows(row, row + 1)
-    if isinstance(query, TextQueries):
-        features: object = call.served.retriever.path.featurizer.transform(query)
-    else:
-        features = query
-    return isinstance(features, SparseQueries) and len(features.indices) == 0
+def _lets_labels_through(call: Call) -> bool:
+    """Whether a query that has any known feature has a hit: no filter keeps all labels out."""
+    if call.filter is None:
+        return True
+    num_named = len(call.filter.rows)
+    if call.filter.mode == "allow":
+        return num_named > 0
+    return num_named < len(call.served.retriever.labels)
 
 
 def _fail(field: str, expected: str, actual: object) -> NoReturn:

@@ -52,7 +52,11 @@ def test_models_from_the_environment_are_a_text_with_commas(
     ("settings", "message"),
     [
         ({}, "repository: expected a value, got None"),
-        ({"max_k": 0}, "flags: max_k: expected .*greater than or equal to 1, got 0"),
+        ({"max_k": 0}, "flags: max_k: expected greater than or equal to 1, got 0"),
+        (
+            {"max_k": 2**31},
+            "flags: max_k: expected less than or equal to 2147483647, got 2147483648",
+        ),
         ({"max_k": "many"}, "flags: max_k: expected .*integer.*, got 'many'"),
         ({"listen": "8001"}, "flags: listen: expected HOST:PORT.*, got '8001'"),
         ({"metrics": "host:70000"}, "flags: metrics: expected HOST:PORT"),

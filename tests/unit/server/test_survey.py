@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import errno
+import os
 from pathlib import Path
 
 import pytest
@@ -19,7 +21,7 @@ def test_versions_with_a_manifest_are_seen_newest_first_good_or_bad(tmp_path: Pa
     assert survey(Repository(tmp_path), ())["m"].versions == (3, 2, 1)
 
 
-@pytest.mark.parametrize("name", [".staging-1", "7", "x00007", "000000", "-00001"])
+@pytest.mark.parametrize("name", [".staging-1", "7", "x00007", "000000", "-00001", "9" * 19])
 def test_a_folder_that_is_no_version_is_not_seen(tmp_path: Path, name: str) -> None:
     make_version(tmp_path / "m" / name)
     assert survey(Repository(tmp_path), ())["m"].versions == ()
@@ -53,7 +55,26 @@ def test_broken_aliases_are_told_and_hide_no_version(tmp_path: Path) -> None:
     (tmp_path / "m" / "aliases.json").write_text("{", encoding="utf-8")
     seen = survey(Repository(tmp_path), ())["m"]
     assert (seen.versions, seen.aliases) == ((1,), None)
-    assert "aliases.json" in seen.alias_error
+    assert "aliases.json" in seen.error
+
+
+def test_a_model_that_cannot_be_read_hides_no_other(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("one", "two"):
+        make_version(tmp_path / name / "000001")
+    scandir = os.scandir
+
+    def refuse_one(path: Path) -> object:
+        if Path(path).name == "one":
+            raise PermissionError(errno.EACCES, "Permission denied", str(path))
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", refuse_one)
+    seen = survey(Repository(tmp_path), ())
+    assert seen["two"].versions == (1,)
+    assert (seen["one"].versions, seen["one"].aliases) == ((), None)
+    assert "one: Permission denied" in seen["one"].error
 
 
 def test_a_repository_that_is_gone_is_an_error_and_not_an_empty_one(tmp_path: Path) -> None:

@@ -160,6 +160,8 @@ def test_a_filter_without_keys_is_none(retriever: Retriever) -> None:
         ),
         (texts("x") | {"label_fields": [1, 9]}, "label_fields[1]", "LABEL_FIELD_KEY or"),
         (texts("x") | {"label_fields": [0]}, "label_fields[0]", "LABEL_FIELD_KEY or"),
+        (texts("x") | {"label_fields": [1, 1]}, "label_fields[1]", "each field at most once"),
+        (texts("x") | {"label_fields": [1] * 10_000}, "label_fields", "each field at most once"),
     ],
 )
 def test_each_wrong_value_is_refused_by_name(
@@ -169,6 +171,12 @@ def test_each_wrong_value_is_refused_by_name(
         read(retriever, **fields)
     assert error.value.field == field
     assert error.value.expected.startswith(expected)
+
+
+def test_a_filter_has_at_most_as_many_keys_as_there_are_labels(retriever: Retriever) -> None:
+    read(retriever, **texts("x"), filter=pb.LabelFilter(deny=["label1"] * 50))
+    with pytest.raises(RequestTooLargeError, match=r"filter\.deny: expected at most 50 keys"):
+        read(retriever, **texts("x"), filter=pb.LabelFilter(deny=["label1"] * 51))
 
 
 def test_k_is_limited_by_the_server_too(retriever: Retriever) -> None:

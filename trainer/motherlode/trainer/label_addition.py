@@ -1,0 +1,144 @@
+"""New labels for a published model, from their texts alone.
+
+A label's embedding starts, in training, at the mean embedding of its queries. For a label that no
+query is known of yet, its own text stands for them: the encoder gives its embedding, and the label
+can be retrieved at once, without any training. The encoder stays what it was.
+
+Shapes: L labels of the parent, N new ones, D embedding width.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from pydantic import TypeAdapter
+
+from motherlode.core.bundle import Bundle, BundleDraft, read_bundle
+from motherlode.core.errors import ConfigError, InvalidInputError
+from motherlode.core.index import IndexConfig, build_index, measure_recall
+from motherlode.core.labels import LabelTable
+from motherlode.core.queries import FloatArray, SparseQueries, TextQueries
+from motherlode.core.records import read_label_table
+from motherlode.core.repository import Repository
+from motherlode.core.retriever import QueryPath
+
+_SHOWN = 3
+_RECALL_K = 10
+
+
+def add_labels(
+    repository: Repository, model: str, version: int | str | None, file: Path
+) -> tuple[int, int]:
+    """Publishes a version with more labels, found by their texts.
+
+    Scores of the labels that were there stay as they are. The new version has no evaluation and
+    no report: what the old ones say need not hold among more labels.
+
+    Args:
+        repository: Where the model is, and where the new version goes.
+        model: Name of the model.
+        version: Number or alias of the version to add to, or None for the newest.
+        file: Labels with `id` and `text`, in a format that training data may have.
+
+    Returns:
+        The number of the new version, and how many labels it has more.
+
+    Raises:
+        NotFoundError: If there is no such model or version.
+        DataError: If the file is missing, empty or broken.
+        ConfigError: If the model does not take texts.
+        InvalidInputError: If the file has no texts, a label is already there, or a text has no
+            feature that the model knows.
+        BundleError: If a bundle cannot be read or written.
+    """
+    parent = read_bundle(repository.path_of(model, repository.resolve(model, version)))
+    added = read_label_table(file)
+    _check(parent, added)
+    draft = _draft(parent, added, _embeddings(parent, added))
+    return repository.publish(model, draft), len(added)
+
+
+def _check(parent: Bundle, added: LabelTable) -> None:
+    if parent.featurizer.kind != "text":
+        raise ConfigError("model", expected="one that takes texts", actual=parent.featurizer.kind)
+    if added.texts is None:
+        raise InvalidInputError("text", expected="a text for each label", actual=None)
+    known = set(parent.labels.keys)
+    repeated = [key for key in added.keys if key in known]
+    if repeated:
+        raise InvalidInputError(
+            "id", expected="labels that the model does not have", actual=_some(repeated)
+        )
+
+
+def _embeddings(parent: Bundle, added: LabelTable) -> FloatArray:
+    """float32 [N, D]: as long as the parent's label embeddings are on average."""
+    assert added.texts is not None
+    features = parent.featurizer.transform(TextQueries(list(added.texts)))
+    assert isinstance(features, SparseQueries)
+    unknown = np.flatnonzero(np.diff(features.indptr) == 0)
+    if len(unknown):
+        raise InvalidInputError(
+            "text",
+            expected="a text with features that the model knows",
+            actual=_some([f"label {key}" for key in added.keys_of(unknown)]),
+        )
+    embeddings_ND = parent.encoder.encode(features).astype(np.float64)
+    norms_N = np.linalg.norm(embeddings_ND, axis=1)
+    length = np.linalg.norm(parent.labels_LD.astype(np.float64), axis=1).mean()
+    embeddings_ND *= length / np.maximum(norms_N, np.finfo(np.float64).tiny)[:, None]
+    return embeddings_ND.astype(np.float32)
+
+
+def _draft(parent: Bundle, added: LabelTable, embeddings_ND: FloatArray) -> BundleDraft:
+    manifest, seed = parent.manifest, int(parent.manifest.config.get("seed", 0))
+    labels_LD = np.concatenate([parent.labels_LD, embeddings_ND])
+    config: Any = TypeAdapter(IndexConfig).validate_python(parent.index.config.model_dump())
+    index = build_index(config, labels_LD, seed=seed)
+    golden = parent.golden
+    path = QueryPath(parent.featurizer, parent.encoder, index)
+    queries_BD, k = path.encode(golden.queries), min(_RECALL_K, len(labels_LD))
+    return BundleDraft(
+        featurizer=parent.featurizer,
+        encoder=parent.encoder,
+        labels=_joined(parent.labels, added),
+        labels_LD=labels_LD,
+        index=index,
+        golden=path.take_golden(golden.queries, golden.k),
+        evaluation={},
+        report_html=None,
+        index_recall={f"R@{k}": measure_recall(index, labels_LD, queries_BD, k)},
+        score_meaning=next(s.score_meaning for s in manifest.stages if s.name == "index") or "",
+        config=manifest.config,
+        config_digest=manifest.config_digest,
+        data_digest=manifest.data_digest,
+        parents={"labels_added_to": manifest.digest},
+        training_state=_training_state(parent, len(added)),
+    )
+
+
+def _joined(labels: LabelTable, added: LabelTable) -> LabelTable:
+    """Both tables as one; labels that were known by key alone have that as their text."""
+    texts = labels.keys if labels.texts is None else labels.texts
+    assert added.texts is not None
+    return LabelTable(
+        [*labels.keys, *added.keys],
+        [*texts, *added.texts],
+        np.concatenate([labels.frequencies, added.frequencies]),
+    )
+
+
+def _training_state(parent: Bundle, num_added: int) -> dict[str, FloatArray]:
+    """The parent's, with rows for the new labels that have not moved yet."""
+    state = {name: np.array(array) for name, array in parent.training_state().items()}
+    if "labels" in state:
+        state["labels"] = np.concatenate([state["labels"], np.zeros(num_added, np.float32)])
+    return state
+
+
+def _some(names: list[str]) -> str:
+    shown = ", ".join(names[:_SHOWN])
+    rest = len(names) - _SHOWN
+    return f"{shown} and {rest} more" if rest > 0 else shown

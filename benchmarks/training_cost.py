@@ -20,7 +20,7 @@ from motherlode.trainer.batches import BatchSource
 from motherlode.trainer.config import TrainConfig
 from motherlode.trainer.data import PositiveRows
 from motherlode.trainer.model import new_model
-from motherlode.trainer.step import Step
+from motherlode.trainer.step import Step, new_sampler
 
 SIZES = ((30_000, 300_000), (1_000_000, 300_000), (30_000, 3_000_000))
 NUM_QUERIES = 100_000
@@ -43,7 +43,8 @@ def runner(num_labels: int, num_features: int) -> tuple[Step, BatchSource]:
     )
     config = TrainConfig()
     model = new_model(config, features, positives, num_labels)
-    return Step(model, config, 10_000), BatchSource(
+    sampler = new_sampler(config, positives.counts(num_labels))
+    return Step(model, config, sampler, 10_000), BatchSource(
         features, positives, config.loop.batch_size, seed=0
     )
 

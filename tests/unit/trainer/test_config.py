@@ -2,10 +2,14 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from motherlode.core.errors import ConfigError, NotFoundError
 from motherlode.trainer.config import check_config, load_config, recipe_names
+from motherlode.trainer.losses import PairwiseOwlLoss
+from motherlode.trainer.negatives import NearestConfig
+from motherlode.trainer.step import new_sampler
 
 
 @pytest.mark.parametrize("name", recipe_names())
@@ -25,7 +29,25 @@ def test_there_is_a_default_recipe() -> None:
         ({"loop": {"epochs": "many"}}, "loop.epochs"),
         ({"loop": {"batch_size": 0}}, "loop.batch_size"),
         ({"negatives": {"num_candidates": 8, "keep": 9}}, "negatives"),
+        ({"negatives": {"kind": "frequency", "num_candidates": 8, "keep": 9}}, "negatives"),
+        ({"negatives": {"kind": "nearest", "num_candidates": 8, "keep": 9}}, "negatives"),
+        ({"negatives": {"kind": "nearest", "num_candidates": 64, "num_mined": 31}}, "negatives"),
+        ({"negatives": {"kind": "nearest", "uniform_share": 0.999}}, "negatives"),
+        ({"negatives": {"kind": "nearest", "uniform_share": 1}}, "negatives.uniform_share"),
+        ({"negatives": {"kind": "nearest", "refresh_steps": 0}}, "negatives.refresh_steps"),
+        ({"negatives": {"kind": "nearest", "shared": False}}, "negatives.shared"),
+        ({"negatives": {"kind": "nearest", "index": {"nprobe": 0}}}, "negatives.index.nprobe"),
+        ({"negatives": {"kind": "nearest", "index": {"kind": "tree"}}}, "negatives.index"),
+        ({"negatives": {"kind": "in_batch", "shared": False}}, "negatives.shared"),
+        ({"negatives": {"kind": "in_batch", "num_candidates": 8}}, "negatives.num_candidates"),
+        ({"negatives": {"kind": "in_batch", "keep": 0}}, "negatives.keep"),
+        ({"negatives": {"kind": "frequency", "alpha": -1}}, "negatives.alpha"),
+        ({"negatives": {"kind": "frequency", "smoothing": -1}}, "negatives.smoothing"),
+        ({"negatives": {"kind": "uniform", "alpha": 1}}, "negatives.alpha"),
+        ({"negatives": {"alpha": 1}}, "negatives.alpha"),
+        ({"negatives": {"kind": "popular"}}, "negatives"),
         ({"loss": {"kind": "hinge"}}, "loss"),
+        ({"loss": {"margin": "hinge"}}, "loss.margin"),
         ({"loss": {"kind": "pairwise_owl", "margin": "cubic"}}, "loss.margin"),
         ({"encoder": {"kind": "bag", "head": {"dropout": 1.0}}}, "encoder.head.dropout"),
         ({"index": {"kind": "hnsw", "ef": 3}}, "index.ef"),
@@ -83,3 +105,38 @@ def test_a_section_without_its_kind_has_the_default_one() -> None:
     assert (config.encoder.kind, config.encoder.width) == ("bag", 64)
     dense = check_config({"features": {"kind": "dense"}, "encoder": {"width": 8}})
     assert dense.encoder.kind == "dense"
+    assert check_config({"negatives": {"num_candidates": 512}}).negatives.kind == "uniform"
+    mined = check_config({"negatives": {"kind": "nearest", "index": {"nprobe": 4}}}).negatives
+    assert isinstance(mined, NearestConfig)
+    assert mined.index.kind == "ivf_flat"
+
+
+@pytest.mark.parametrize(
+    ("negatives", "is_enough"),
+    [
+        ({"kind": "uniform", "num_candidates": 8, "keep": 8}, True),
+        ({"kind": "uniform", "num_candidates": 8, "keep": 7}, False),
+        ({"kind": "frequency", "num_candidates": 8, "keep": 8, "shared": False}, True),
+        ({"kind": "frequency", "num_candidates": 8, "keep": 7}, False),
+        ({"kind": "in_batch"}, True),
+        ({"kind": "in_batch", "keep": 8}, False),
+        ({"kind": "nearest"}, False),
+        ({"kind": "nearest", "keep": 8}, False),
+    ],
+    ids=str,
+)
+def test_a_loss_in_need_of_log_q_is_refused_where_negatives_come_without_it(
+    monkeypatch: pytest.MonkeyPatch, negatives: dict[str, object], is_enough: bool
+) -> None:
+    document = {"loss": {"kind": "pairwise_owl"}, "negatives": negatives}
+    config = check_config(document)
+    assert config.negatives.gives_log_q == is_enough
+    # What a configuration says is what its sampler does.
+    assert new_sampler(config, np.ones(20, np.int64)).gives_log_q == is_enough
+    monkeypatch.setattr(PairwiseOwlLoss, "needs_log_q", True)
+    if is_enough:
+        check_config(document)
+        return
+    with pytest.raises(ConfigError, match="'pairwise_owl'") as caught:
+        check_config(document)
+    assert f"negatives.kind '{negatives['kind']}'" in str(caught.value)

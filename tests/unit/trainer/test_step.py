@@ -4,17 +4,29 @@ import numpy as np
 import pytest
 import torch
 
+from motherlode.core.errors import ConfigError
 from motherlode.core.queries import SparseQueries
 from motherlode.trainer.batches import BatchSource
 from motherlode.trainer.config import check_config
 from motherlode.trainer.data import PositiveRows
+from motherlode.trainer.losses import DecoupledSoftmaxLoss
 from motherlode.trainer.model import Model, new_model
-from motherlode.trainer.step import Step, label_rows, touched
+from motherlode.trainer.step import Step, label_rows, new_sampler, score, touched
 
 NUM_LABELS, NUM_FEATURES, NUM_QUERIES = 500, 400, 1024
 
 
-def run_steps(loss: str, num_steps: int = 4) -> Model:
+SAMPLERS: dict[str, dict[str, object]] = {
+    "uniform": {"num_candidates": 256, "keep": 64},
+    "uniform-own": {"num_candidates": 32, "keep": 8, "shared": False},
+    "frequency": {"kind": "frequency", "num_candidates": 256, "keep": 256},
+    "frequency-own": {"kind": "frequency", "num_candidates": 32, "keep": 32, "shared": False},
+    "in_batch": {"kind": "in_batch"},
+    "nearest": {"kind": "nearest", "num_candidates": 32, "refresh_steps": 2},
+}
+
+
+def run_steps(loss: str, negatives: str = "uniform", num_steps: int = 4) -> Model:
     """A model after some steps on random data, large enough for every operation to use threads."""
     rng = np.random.default_rng(0)
     features = SparseQueries(
@@ -30,26 +42,35 @@ def run_steps(loss: str, num_steps: int = 4) -> Model:
     config = check_config(
         {
             "loss": {"kind": loss},
-            "negatives": {"num_candidates": 256, "keep": 64},
+            "negatives": SAMPLERS[negatives],
             "encoder": {"kind": "bag", "head": {"hidden": 64}},
         }
     )
     model = new_model(config, features, positives, NUM_LABELS)
-    step = Step(model, config, 100)
+    step = Step(model, config, new_sampler(config, positives.counts(NUM_LABELS)), 100)
     source = BatchSource(features, positives, 512, seed=0)
     for number in range(num_steps):
         step.run(number, source.batch(number))
     return model
 
 
-@pytest.mark.parametrize("loss", ["decoupled_softmax", "pairwise_owl", "pointwise_owl"])
-def test_steps_give_the_same_bits_every_time_with_several_threads(loss: str) -> None:
+@pytest.mark.parametrize(
+    ("loss", "negatives"),
+    [
+        ("pairwise_owl", "uniform"),
+        ("pointwise_owl", "uniform"),
+        *[("decoupled_softmax", negatives) for negatives in SAMPLERS],
+    ],
+)
+def test_steps_give_the_same_bits_every_time_with_several_threads(
+    loss: str, negatives: str
+) -> None:
     before = torch.get_num_threads()
     torch.set_num_threads(4)
     try:
-        first = run_steps(loss)
-        for _ in range(3):
-            again = run_steps(loss)
+        first = run_steps(loss, negatives)
+        for _ in range(2):
+            again = run_steps(loss, negatives)
             assert again.labels.weights_RD.equal(first.labels.weights_RD)
             assert again.features.weights_RD.equal(first.features.weights_RD)
     finally:
@@ -64,7 +85,8 @@ def test_only_touched_rows_move() -> None:
     positives = PositiveRows(np.array([0, 1], np.int64), np.array([7], np.int64))
     model = new_model(config, features, positives, 1000)
     labels, table = model.labels.weights_RD.clone(), model.features.weights_RD.clone()
-    Step(model, config, 10).run(0, BatchSource(features, positives, 1, seed=0).batch(0))
+    sampler = new_sampler(config, positives.counts(1000))
+    Step(model, config, sampler, 10).run(0, BatchSource(features, positives, 1, seed=0).batch(0))
     moved = (model.features.weights_RD != table).any(dim=1).nonzero().flatten().tolist()
     assert moved == [3, 5]
     moved = (model.labels.weights_RD != labels).any(dim=1).nonzero().flatten().tolist()
@@ -89,3 +111,71 @@ def test_touched_features_are_the_same_batch_over_fewer_rows() -> None:
     assert isinstance(local, SparseQueries)
     assert rows_N[torch.from_numpy(local.indices)].tolist() == [4, 40, 4]
     assert local.num_features == 2
+
+
+@pytest.mark.parametrize("negatives", SAMPLERS)
+@pytest.mark.parametrize("row_lengths", [[2, 0], [0, 0]], ids=["one", "none"])
+def test_a_query_without_features_leaves_everything_finite(
+    negatives: str, row_lengths: list[int]
+) -> None:
+    """One query that has no feature, and a batch in which none has."""
+    config = check_config({"negatives": SAMPLERS[negatives]})
+    indptr = np.cumsum([0, *row_lengths]).astype(np.int64)
+    indices, values = np.arange(indptr[-1]), np.ones(indptr[-1], np.float32)
+    features = SparseQueries(indptr, indices, values, NUM_FEATURES)
+    positives = PositiveRows(np.array([0, 2, 3], np.int64), np.array([1, 4, 9], np.int64))
+    model = new_model(config, features, positives, NUM_LABELS)
+    step = Step(model, config, new_sampler(config, positives.counts(NUM_LABELS)), 10)
+    loss = step.run(0, BatchSource(features, positives, 2, seed=0).batch(0))
+    assert np.isfinite(loss)
+    assert model.labels.weights_RD.isfinite().all()
+    assert model.features.weights_RD.isfinite().all()
+
+
+@pytest.mark.parametrize("negatives", SAMPLERS)
+def test_a_batch_whose_negatives_are_all_positives_moves_nothing(negatives: str) -> None:
+    """All four labels are positives of the only query, so no sampler can find a negative."""
+    config = check_config({"negatives": SAMPLERS[negatives]})
+    features = SparseQueries(
+        np.array([0, 1], np.int64), np.array([0], np.int64), np.ones(1, np.float32), NUM_FEATURES
+    )
+    positives = PositiveRows(np.array([0, 4], np.int64), np.arange(4))
+    model = new_model(config, features, positives, 4)
+    before = model.labels.weights_RD.clone()
+    step = Step(model, config, new_sampler(config, positives.counts(4)), 10)
+    assert step.run(0, BatchSource(features, positives, 1, seed=0).batch(0)) == 0.0
+    assert model.labels.weights_RD.equal(before)
+
+
+def test_a_sampler_without_log_q_is_refused_by_a_step_whose_loss_needs_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    config = check_config({"negatives": {"kind": "nearest"}})
+    features = SparseQueries(np.zeros(2, np.int64), np.empty(0, np.int64), np.empty(0), 5)
+    positives = PositiveRows(np.array([0, 1], np.int64), np.array([0], np.int64))
+    model, sampler = new_model(config, features, positives, 3), new_sampler(config, np.ones(3, int))
+    monkeypatch.setattr(DecoupledSoftmaxLoss, "needs_log_q", True)
+    with pytest.raises(ConfigError, match=r"negatives\.kind 'nearest'") as caught:
+        Step(model, config, sampler, 10)
+    assert caught.value.field == "loss.kind"
+    assert "decoupled_softmax" in caught.value.actual
+
+
+def test_a_proposal_that_can_draw_no_label_is_refused() -> None:
+    config = check_config({"negatives": {"kind": "frequency", "smoothing": 0}})
+    with pytest.raises(ConfigError, match=r"negatives\.smoothing"):
+        new_sampler(config, np.zeros(5, np.int64))
+
+
+@pytest.mark.parametrize("places", [None, [[0, 2, 2]], [[0, 1], [2, 2]]])
+def test_scores_are_those_of_the_labels_at_the_places(places: list[list[int]] | None) -> None:
+    generator = torch.Generator().manual_seed(0)
+    queries_BD = torch.randn(2, 4, generator=generator, dtype=torch.float64, requires_grad=True)
+    labels_ND = torch.randn(3, 4, generator=generator, dtype=torch.float64, requires_grad=True)
+    places_BK = None if places is None else torch.tensor(places)
+    chosen = torch.arange(3)[None] if places_BK is None else places_BK
+    expected = torch.einsum("bd,bkd->bk", queries_BD, labels_ND[chosen.expand(2, -1)])
+    torch.testing.assert_close(score(queries_BD, labels_ND, places_BK), expected)
+    assert torch.autograd.gradcheck(
+        lambda queries, labels: score(queries, labels, places_BK), (queries_BD, labels_ND)
+    )

@@ -27,10 +27,11 @@ class KillingDisplay(RunDisplay):
 
     def __init__(self, after_steps: int) -> None:
         self.left = after_steps
+        self.started_at = 0
 
     @override
     def start(self, step: int, num_steps: int) -> None:
-        pass
+        self.started_at = step
 
     @override
     def step(self, loss: float, num_examples: int) -> None:
@@ -87,6 +88,27 @@ def test_planted_labels_are_learned_with_every_loss(
     assert outcome.figures["R@10"] == 100.0
 
 
+SAMPLERS: list[dict[str, object]] = [
+    {"num_candidates": 16, "keep": 4, "shared": False},
+    {"kind": "frequency", "num_candidates": 64, "keep": 64},
+    {"kind": "in_batch"},
+    {"kind": "nearest", "num_candidates": 16, "keep": 8, "refresh_steps": 6},
+]
+
+
+@pytest.mark.parametrize("negatives", SAMPLERS, ids=lambda keys: keys.get("kind", "uniform"))
+def test_planted_labels_are_learned_with_every_sampler(
+    data: Path, tmp_path: Path, negatives: dict[str, object]
+) -> None:
+    assert run(data, tmp_path, with_negatives(negatives)).figures["P@1"] == 100.0
+
+
+def with_negatives(negatives: dict[str, object], **loop: object) -> TrainConfig:
+    """A small run with these negatives and no others."""
+    small = small_config(loop=loop).model_dump()
+    return check_config({**small, "negatives": negatives})
+
+
 def test_a_residual_network_and_every_dropout_can_be_trained(data: Path, tmp_path: Path) -> None:
     config = small_config(
         encoder={"head": {"hidden": 64, "dropout": 0.1}}, loop={"feature_dropout": 0.1}
@@ -131,6 +153,32 @@ def test_a_killed_run_that_is_resumed_gives_the_same_bundle_as_one_never_killed(
     resumed = run(data, tmp_path / "killed", config, resume=True)
     assert resumed.digest == whole.digest
     assert not list((tmp_path / "killed").glob(".training*"))
+
+
+@pytest.mark.parametrize("negatives", SAMPLERS, ids=lambda keys: keys.get("kind", "uniform"))
+@pytest.mark.parametrize("killed_after", [29, 31])
+def test_a_killed_run_resumes_the_same_with_every_sampler(
+    data: Path, tmp_path: Path, negatives: dict[str, object], killed_after: int
+) -> None:
+    config = with_negatives(negatives, checkpoint_every_s=1e-9)
+    whole = run(data, tmp_path / "whole", config)
+    with pytest.raises(KilledError):
+        run(data, tmp_path / "killed", config, KillingDisplay(killed_after))
+    assert run(data, tmp_path / "killed", config, resume=True).digest == whole.digest
+
+
+def test_checkpoints_of_a_run_with_an_index_stand_where_it_is_built(
+    data: Path, tmp_path: Path
+) -> None:
+    """A display that dies sees the step of the last checkpoint when it starts again."""
+    negatives = {"kind": "nearest", "num_candidates": 16, "refresh_steps": 6}
+    config = with_negatives(negatives, checkpoint_every_s=1e-9)
+    with pytest.raises(KilledError):
+        run(data, tmp_path, config, KillingDisplay(29))
+    display = KillingDisplay(1)
+    with pytest.raises(KilledError):
+        run(data, tmp_path, config, display, resume=True)
+    assert display.started_at == 24
 
 
 def test_the_checkpoint_of_another_run_is_refused(data: Path, tmp_path: Path) -> None:

@@ -17,7 +17,8 @@ from motherlode.core.errors import ConfigError, NotFoundError
 from motherlode.core.features import FeaturesConfig, TextFeaturesConfig
 from motherlode.core.index import ExactConfig, IndexConfig
 from motherlode.trainer.evaluation import PropensityConfig
-from motherlode.trainer.losses import DecoupledSoftmaxConfig, LossConfig
+from motherlode.trainer.losses import DecoupledSoftmaxConfig, LossConfig, new_loss
+from motherlode.trainer.negatives import NegativesConfig, UniformConfig
 from motherlode.trainer.regularizers import NoRegularizerConfig, RegularizerConfig
 
 RECIPES = resources.files("motherlode.trainer") / "recipes"
@@ -34,19 +35,6 @@ class LabelsConfig(Section):
 
     normalize: bool = Field(default=True, description="unit l2 norm of label embeddings")
     scale: float = Field(default=20.0, gt=0, description="factor on scores inside the loss")
-
-
-class NegativesConfig(Section):
-    """Stochastic Negative Mining: draw candidates, keep the hardest."""
-
-    num_candidates: int = Field(default=2048, ge=1, description="B, draws shared by a batch")
-    keep: int = Field(default=64, ge=1, description="k, hardest kept by each query; B keeps all")
-
-    @model_validator(mode="after")
-    def _keep_is_among_candidates(self) -> Self:
-        if self.keep > self.num_candidates:
-            raise ValueError(f"keep must be <= num_candidates ({self.num_candidates})")
-        return self
 
 
 class OptimizerConfig(Section):
@@ -84,7 +72,7 @@ class TrainConfig(Section):
     features: FeaturesConfig = TextFeaturesConfig()
     encoder: AnyEncoderConfig = BagEncoderConfig()
     labels: LabelsConfig = LabelsConfig()
-    negatives: NegativesConfig = NegativesConfig()
+    negatives: NegativesConfig = UniformConfig()
     loss: LossConfig = DecoupledSoftmaxConfig()
     regularizer: RegularizerConfig = NoRegularizerConfig()
     optimizer: OptimizerConfig = OptimizerConfig()
@@ -98,6 +86,16 @@ class TrainConfig(Section):
         needed = "dense" if self.features.kind == "dense" else "bag"
         if self.encoder.kind != needed:
             raise ValueError(f"encoder.kind must be {needed!r} for {self.features.kind} features")
+        return self
+
+    @model_validator(mode="after")
+    def _loss_gets_what_it_needs(self) -> Self:
+        if new_loss(self.loss).needs_log_q and not self.negatives.gives_log_q:
+            raise ValueError(
+                f"negatives with known probabilities (log_q), which loss.kind {self.loss.kind!r} "
+                f"needs and negatives.kind {self.negatives.kind!r} does not give; of those kinds "
+                "that draw at random, those that keep all draws give it"
+            )
         return self
 
     def digest(self) -> str:
@@ -133,13 +131,14 @@ def check_config(document: Mapping[str, Any]) -> TrainConfig:
     Raises:
         ConfigError: If a key is unknown or a value wrong; names its path.
     """
+    complete = _with_kinds(document)
     try:
-        return TrainConfig.model_validate(_with_kinds(document))
+        return TrainConfig.model_validate(complete)
     except ValidationError as error:
         first = error.errors()[0]
         # pydantic names the member of a union that it tried; that is no part of the user's path.
         parts = [str(part) for part in first["loc"]]
-        path = ".".join(part for part in parts if part not in _union_tags(document, parts))
+        path = ".".join(part for part in parts if part not in _union_tags(complete, parts))
         expected = _expectation(first["type"], first["msg"])
         raise ConfigError(path or "config", expected=expected, actual=first["input"]) from None
 
@@ -151,15 +150,26 @@ def _with_kinds(document: Mapping[str, Any]) -> dict[str, Any]:
     kinds = {
         "features": "text",
         "encoder": "dense" if is_dense else "bag",
+        "negatives": "uniform",
         "loss": "decoupled_softmax",
         "regularizer": "none",
         "index": "exact",
     }
+    complete = {**document, **_sections_with_kinds(document, kinds)}
+    if isinstance(negatives := complete.get("negatives"), dict):
+        index = _sections_with_kinds(negatives, {"index": "ivf_flat"})
+        complete["negatives"] = {**negatives, **index}
+    return complete
+
+
+def _sections_with_kinds(
+    document: Mapping[str, Any], kinds: Mapping[str, str]
+) -> dict[str, dict[str, Any]]:
+    """Those sections that are there and have a kind, with it."""
     return {
-        name: {"kind": kinds[name]} | section
-        if name in kinds and isinstance(section, dict)
-        else section
-        for name, section in document.items()
+        name: {"kind": kind, **document[name]}
+        for name, kind in kinds.items()
+        if isinstance(document.get(name), dict)
     }
 
 
@@ -171,8 +181,13 @@ def _expectation(kind: str, message: str) -> str:
 
 
 def _union_tags(document: Mapping[str, Any], parts: list[str]) -> set[str]:
-    section = document.get(parts[0]) if parts else None
-    return {str(section["kind"])} if isinstance(section, dict) and "kind" in section else set()
+    """Kinds of the sections on a path."""
+    tags, section = set(), document
+    for part in parts:
+        if isinstance(section.get(part), dict):
+            section = section[part]
+            tags.add(str(section.get("kind")))
+    return tags
 
 
 def _read_toml(recipe: str) -> dict[str, Any]:

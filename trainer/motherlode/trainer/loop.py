@@ -18,7 +18,7 @@ from motherlode.trainer.evaluation import evaluate
 from motherlode.trainer.model import Model
 from motherlode.trainer.progress import RunDisplay
 from motherlode.trainer.regularizers import new_regularizer
-from motherlode.trainer.step import Step
+from motherlode.trainer.step import Step, new_sampler
 
 VALIDATION_FIGURES = ("P@1", "R@10")
 
@@ -81,6 +81,9 @@ class TrainingLoop:
         checkpoints: Where its state goes, or None to keep none.
         display: Shown how the run goes.
         lr_factor: On all learning rates.
+
+    Raises:
+        ConfigError: If loss, sampler and data do not fit together.
     """
 
     def __init__(
@@ -104,9 +107,10 @@ class TrainingLoop:
         )
         self.num_steps = max(1, round(config.loop.epochs * self._source.steps_per_epoch))
         num_labels = len(model.labels.weights_RD)
+        sampler = new_sampler(config, train.positives.counts(num_labels))
         regularizer = new_regularizer(config.regularizer, train.positives, num_labels)
         self._step = Step(
-            model, config, self.num_steps, regularizer=regularizer, lr_factor=lr_factor
+            model, config, sampler, self.num_steps, regularizer=regularizer, lr_factor=lr_factor
         )
         self._progress = Progress()
         evaluations = config.loop.evaluations
@@ -151,7 +155,8 @@ class TrainingLoop:
             self._display.step(loss, len(batch.features))
             if progress.step in self._validate_after:
                 self._validate()
-            if time.monotonic() >= next_checkpoint_s:
+            # A checkpoint that is due waits for a step at which nothing but it decides the rest.
+            if time.monotonic() >= next_checkpoint_s and self._step.resumes_at(progress.step):
                 self._save("newest")
                 next_checkpoint_s = time.monotonic() + self._config.loop.checkpoint_every_s
 

@@ -10,16 +10,25 @@ from typing import final
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
-from motherlode.core.queries import DenseQueries, Features, FloatArray, SparseQueries
+from motherlode.core.errors import ConfigError
+from motherlode.core.queries import DenseQueries, Features, FloatArray, IntArray, SparseQueries
 from motherlode.trainer.config import TrainConfig
 from motherlode.trainer.losses import Loss, Scores, new_loss
 from motherlode.trainer.model import Model
 from motherlode.trainer.negatives import (
     Batch,
+    FrequencyConfig,
+    FrequencySampler,
+    InBatchConfig,
+    InBatchSampler,
+    NearestConfig,
+    NearestSampler,
     Negatives,
     NegativeSampler,
     SnmSampler,
+    UniformConfig,
     UniformSampler,
     keep_hardest,
 )
@@ -34,15 +43,20 @@ class Step:
     Args:
         model: Changed in place.
         config: Of the whole run.
+        sampler: Proposes negatives; see `new_sampler`.
         num_steps: Of the whole run, for the schedule.
         regularizer: Of the labels, or None.
         lr_factor: On all learning rates.
+
+    Raises:
+        ConfigError: If the loss needs probabilities that the sampler does not give.
     """
 
     def __init__(
         self,
         model: Model,
         config: TrainConfig,
+        sampler: NegativeSampler,
         num_steps: int,
         *,
         regularizer: Regularizer | None = None,
@@ -54,7 +68,11 @@ class Step:
         self._regularizer = regularizer
         self._lr_factor = lr_factor
         self._loss: Loss = new_loss(config.loss)
-        self._sampler = new_sampler(config, len(model.labels.weights_RD))
+        self._sampler = sampler
+        if self._loss.needs_log_q and not sampler.gives_log_q:
+            kind = config.negatives.kind
+            expected = f"a loss without need of log_q, which negatives.kind {kind!r} does not give"
+            raise ConfigError("loss.kind", expected=expected, actual=config.loss.kind)
         optimizer = config.optimizer
         parameters = list(model.encoder.head.parameters())
         self.head_optimizer = (
@@ -62,6 +80,10 @@ class Step:
             if parameters
             else None
         )
+
+    def resumes_at(self, step: int) -> bool:
+        """Whether a run that starts anew at this step goes on as one that came there."""
+        return self._sampler.resumes_at(step)
 
     def run(self, step: int, batch: Batch) -> float:
         """The loss of the batch; the model has moved."""
@@ -74,9 +96,9 @@ class Step:
         feature_table = model.features.gather(feature_rows_N)
         projected_BD = model.encoder.project(features, feature_table)
         queries_BD = model.encoder.head(model.encoder.head.drop(projected_BD, generator))
-        negatives = self._sampler.sample(
-            batch, queries_BD.detach(), model.labels.weights_RD, generator
-        )
+        labels_LD = model.labels.weights_RD
+        self._sampler.refresh(step, labels_LD)
+        negatives = self._sampler.sample(batch, queries_BD.detach(), labels_LD, generator)
         label_rows_M, places_P = label_rows(negatives.labels_N, batch.positives_P)
         label_table = model.labels.gather(label_rows_M)
         labels_MD = model.normalized(label_table)
@@ -131,13 +153,32 @@ class Step:
             self.head_optimizer.zero_grad()
 
 
-def new_sampler(config: TrainConfig, num_labels: int) -> NegativeSampler:
-    """The sampler that a configuration names."""
-    negatives = config.negatives
-    proposal = UniformSampler(negatives.num_candidates, num_labels)
-    if negatives.keep >= negatives.num_candidates:
-        return proposal
-    return SnmSampler(proposal, negatives.keep)
+def new_sampler(config: TrainConfig, counts_L: IntArray) -> NegativeSampler:
+    """The sampler that a configuration names.
+
+    Args:
+        config: Of the whole run.
+        counts_L: int64 [L], training inputs of each label.
+
+    Raises:
+        ConfigError: If it cannot draw from these labels.
+    """
+    keep = config.negatives.num_kept
+    proposal = _new_proposal(config, counts_L)
+    return proposal if keep is None else SnmSampler(proposal, keep)
+
+
+def _new_proposal(config: TrainConfig, counts_L: IntArray) -> NegativeSampler:
+    match config.negatives:
+        case UniformConfig() as uniform:
+            return UniformSampler(uniform, len(counts_L))
+        case FrequencyConfig() as frequency:
+            return FrequencySampler(frequency, counts_L)
+        case InBatchConfig():
+            return InBatchSampler(counts_L)
+        case NearestConfig() as nearest:
+            normalize = config.labels.normalize
+            return NearestSampler(nearest, normalize=normalize, seed=config.seed)
 
 
 def score(queries_BD: Tensor, labels_ND: Tensor, places_BK: Tensor | None) -> Tensor:
@@ -146,11 +187,15 @@ def score(queries_BD: Tensor, labels_ND: Tensor, places_BK: Tensor | None) -> Te
     Args:
         queries_BD: float32 [B, D].
         labels_ND: float32 [N, D].
-        places_BK: int64 [B, K], the rows of each query's negatives; None for all N.
+        places_BK: int64 [B, K], the rows of each query's negatives, or [1, K], those of all; None
+            for all N.
     """
     if places_BK is None:
         return queries_BD @ labels_ND.T
-    negatives_BKD = labels_ND.index_select(0, places_BK.flatten()).view(*places_BK.shape, -1)
+    if len(places_BK) == 1:
+        return (queries_BD @ labels_ND.T).index_select(1, places_BK[0])
+    # The gradient of an embedding is added up in half the time that an index_select takes.
+    negatives_BKD = F.embedding(places_BK, labels_ND)
     return torch.bmm(negatives_BKD, queries_BD[:, :, None]).squeeze(2)
 
 

@@ -7,13 +7,16 @@ negatives of a query, L labels.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar, final
 
 import torch
 from torch import Tensor
 
 from motherlode.core.queries import Features
+
+# A query and a label as one number: the query above these bits, the label below.
+_LABEL_BITS = 40
 
 
 @final
@@ -41,8 +44,9 @@ class Negatives:
         labels_N: int64 [N], distinct labels, ascending.
         mask_BK: bool [B, K]; False where the label is a positive of the query. K is N where the
             queries share all labels.
-        places_BK: int64 [B, K], where each query's own negatives stand in labels_N; None where
-            every query has all of them.
+        places_BK: int64 [B, K], where each query's negatives stand in labels_N; [1, K] where the
+            queries share negatives of which some were drawn more than once; None where every
+            query has each of labels_N once.
         log_q_BK: float32 [B, K] or [1, K], log of the probability that one draw for the query is
             the label; None where what is kept is no draw from the proposal.
         log_q_P: float32 [P], likewise for the positives of the batch.
@@ -57,9 +61,45 @@ class Negatives:
     log_q_P: Tensor | None = None
     keep: int | None = None
 
+    @classmethod
+    def of(cls, batch: Batch, labels_BK: Tensor) -> Negatives:
+        """Negatives from labels as they were drawn, with the positives masked.
+
+        Args:
+            batch: The queries and their positives.
+            labels_BK: int64 [B, K], each query's own, or [1, K], those of all; K at least 1. A
+                label drawn twice counts twice.
+        """
+        labels_N, places_BK = torch.unique(labels_BK, return_inverse=True)
+        if len(labels_BK) > 1:
+            return cls(labels_N, _no_positives(batch, labels_BK), places_BK)
+        mask_BN = mask_positives(batch, labels_N)
+        if len(labels_N) == places_BK.shape[1]:
+            return cls(labels_N, mask_BN)
+        places_BK = places_BK.sort(dim=1).values
+        return cls(labels_N, mask_BN.index_select(1, places_BK[0]), places_BK)
+
+    @property
+    def labels_BK(self) -> Tensor:
+        """int64 [B, K], the negatives of each query, or [1, K] where all have the same."""
+        return self.labels_N[None] if self.places_BK is None else self.labels_N[self.places_BK]
+
+    def with_log_q(self, batch: Batch, log_q_L: Tensor) -> Negatives:
+        """The same, drawn from a proposal that is the same for all queries.
+
+        Args:
+            batch: That of the negatives.
+            log_q_L: float32 [L], log of the proposal's probability of each label.
+        """
+        log_q_BK, log_q_P = log_q_L[self.labels_BK], log_q_L[batch.positives_P]
+        return replace(self, log_q_BK=log_q_BK, log_q_P=log_q_P)
+
 
 class NegativeSampler(ABC):
     """Proposes negatives; a loss judges them.
+
+    A sampler may hold what it learned from the label table at some step. A run then goes on from a
+    checkpoint as if it had never stopped only where the sampler would learn it anew: `resumes_at`.
 
     Attributes:
         gives_log_q: Whether its negatives come with their probabilities.
@@ -80,6 +120,18 @@ class NegativeSampler(ABC):
             generator: The only source of randomness.
         """
 
+    def refresh(self, step: int, labels_LD: Tensor) -> None:  # noqa: B027 - most have no state
+        """Called before each step's `sample`; most samplers have nothing to do.
+
+        Args:
+            step: From 0.
+            labels_LD: float32 [L, D], the label table at the start of the step.
+        """
+
+    def resumes_at(self, step: int) -> bool:  # noqa: ARG002 - most have no state
+        """Whether a new sampler that starts at this step draws what this one would draw."""
+        return True
+
 
 def mask_positives(batch: Batch, labels_N: Tensor) -> Tensor:
     """False where a label is a positive of the query: bool [B, N].
@@ -93,3 +145,18 @@ def mask_positives(batch: Batch, labels_N: Tensor) -> Tensor:
     hits_P = labels_N[places_P] == batch.positives_P
     mask_BN[batch.rows_P[hits_P], places_P[hits_P]] = False
     return mask_BN
+
+
+def _no_positives(batch: Batch, labels_BK: Tensor) -> Tensor:
+    """False where a query's own label is a positive of it: bool [B, K].
+
+    Where queries have labels of their own, a table of all queries by all of labels_N would be up to
+    B times as large as what is drawn.
+    """
+    rows_B1 = torch.arange(len(labels_BK))[:, None]
+    keys_BK = (rows_B1 << _LABEL_BITS) | labels_BK
+    positives_P = (batch.rows_P << _LABEL_BITS) | batch.positives_P
+    # The -1 stands before every key, so that there is always one to compare with.
+    known = torch.cat([torch.tensor([-1]), positives_P]).sort().values
+    places_BK = torch.searchsorted(known, keys_BK, right=True).sub_(1)
+    return known[places_BK] != keys_BK

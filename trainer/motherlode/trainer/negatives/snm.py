@@ -20,6 +20,10 @@ class SnmSampler(NegativeSampler):
     """The `keep` highest-scoring of what a proposal draws, after positives are masked.
 
     What is kept is no longer a draw from the proposal, so there is no log_q.
+
+    Args:
+        proposal: Any sampler, also one whose queries have draws of their own.
+        keep: k, at least 1; a query with fewer negatives keeps all.
     """
 
     gives_log_q: ClassVar[bool] = False
@@ -34,6 +38,14 @@ class SnmSampler(NegativeSampler):
     ) -> Negatives:
         candidates = self.proposal.sample(batch, queries_BD, labels_LD, generator)
         return replace(candidates, log_q_BK=None, log_q_P=None, keep=self.keep)
+
+    @override
+    def refresh(self, step: int, labels_LD: Tensor) -> None:
+        self.proposal.refresh(step, labels_LD)
+
+    @override
+    def resumes_at(self, step: int) -> bool:
+        return self.proposal.resumes_at(step)
 
 
 def keep_hardest(scores_BN: Tensor, mask_BN: Tensor, keep: int) -> tuple[Tensor, Tensor]:

@@ -1,41 +1,59 @@
-"""Uniform draws, shared by the queries of a batch."""
+"""Uniform draws.
+
+Shapes: B queries in a batch, K draws, L labels.
+"""
 
 from __future__ import annotations
 
 import math
-from typing import final
+from dataclasses import replace
+from typing import Literal, final
 
 import torch
 from torch import Tensor
 from typing_extensions import override
 
-from motherlode.trainer.negatives.sampler import Batch, Negatives, NegativeSampler, mask_positives
+from motherlode.trainer.negatives.config import DrawsConfig
+from motherlode.trainer.negatives.draws import draw_distinct
+from motherlode.trainer.negatives.sampler import Batch, Negatives, NegativeSampler
+
+
+@final
+class UniformConfig(DrawsConfig):
+    """Every label is as likely as any other."""
+
+    kind: Literal["uniform"] = "uniform"
 
 
 @final
 class UniformSampler(NegativeSampler):
-    """`num_candidates` uniform draws with replacement; repeated draws count once.
+    """`num_candidates` distinct labels, uniform without replacement; all if there are fewer.
 
-    The cost of a draw does not depend on the number of labels.
+    Without replacement is what the closed form of the weights of Stochastic Negative Mining takes
+    (Reddi et al., AISTATS 2019), and no score is computed twice. Draws with replacement are those
+    of `FrequencySampler` with alpha 0. The cost of a draw does not depend on the number of labels.
+
+    `log_q` is -log L: each draw, alone, is uniform. A label is among the K draws with probability
+    exactly K / L, so that K exp(log_q) is also the expected number of times that it is drawn.
+
+    Args:
+        config: How many, and for whom.
+        num_labels: L.
     """
 
-    def __init__(self, num_candidates: int, num_labels: int) -> None:
-        self.num_candidates = num_candidates
+    def __init__(self, config: UniformConfig, num_labels: int) -> None:
+        self.config = config
         self.num_labels = num_labels
 
     @override
     def sample(
         self, batch: Batch, queries_BD: Tensor, labels_LD: Tensor, generator: torch.Generator
     ) -> Negatives:
-        if self.num_candidates >= self.num_labels:
-            labels_N = torch.arange(self.num_labels)
-        else:
-            draws = torch.randint(self.num_labels, (self.num_candidates,), generator=generator)
-            labels_N = torch.unique(draws)
+        num_rows = 1 if self.config.shared else len(batch.features)
+        labels_BK = draw_distinct(num_rows, self.config.num_candidates, self.num_labels, generator)
         log_q = -math.log(self.num_labels)
-        return Negatives(
-            labels_N,
-            mask_positives(batch, labels_N),
-            log_q_BK=torch.full((1, len(labels_N)), log_q),
+        return replace(
+            Negatives.of(batch, labels_BK),
+            log_q_BK=torch.full((1, labels_BK.shape[1]), log_q),
             log_q_P=torch.full((len(batch.positives_P),), log_q),
         )

@@ -1,0 +1,39 @@
+"""What the configurations of several samplers share."""
+
+from __future__ import annotations
+
+from typing import Self
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+
+class DrawsConfig(BaseModel):
+    """Draws from one proposal, of which each query keeps the hardest.
+
+    Attributes:
+        num_candidates: Draws for a query.
+        keep: The highest-scoring ones that each query keeps; num_candidates keeps all.
+        shared: Whether the queries of a batch have the same draws, or each its own.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    num_candidates: int = Field(default=2048, ge=1)
+    keep: int = Field(default=64, ge=1)
+    shared: bool = True
+
+    @model_validator(mode="after")
+    def _keep_is_among_candidates(self) -> Self:
+        if self.keep > self.num_candidates:
+            raise ValueError(f"keep must be <= num_candidates ({self.num_candidates})")
+        return self
+
+    @property
+    def num_kept(self) -> int | None:
+        """How many of the hardest a query keeps; None for all."""
+        return None if self.keep == self.num_candidates else self.keep
+
+    @property
+    def gives_log_q(self) -> bool:
+        """Whether the negatives come with their probabilities: only if all draws are kept."""
+        return self.num_kept is None

@@ -7,7 +7,6 @@ import pytest
 
 from motherlode.core.errors import ConfigError, NotFoundError
 from motherlode.trainer.config import check_config, load_config, recipe_names
-from motherlode.trainer.losses import PairwiseOwlLoss
 from motherlode.trainer.negatives import NearestConfig
 from motherlode.trainer.step import new_sampler
 
@@ -19,6 +18,13 @@ def test_every_recipe_is_valid(name: str) -> None:
 
 def test_there_is_a_default_recipe() -> None:
     assert "default" in recipe_names()
+
+
+REGULARIZATION = "loss.regularization"
+
+
+def owl(weights: dict[str, object]) -> dict[str, object]:
+    return {"loss": {"kind": "pairwise_owl", "weights": weights}}
 
 
 @pytest.mark.parametrize(
@@ -49,6 +55,21 @@ def test_there_is_a_default_recipe() -> None:
         ({"loss": {"kind": "hinge"}}, "loss"),
         ({"loss": {"margin": "hinge"}}, "loss.margin"),
         ({"loss": {"kind": "pairwise_owl", "margin": "cubic"}}, "loss.margin"),
+        ({"loss": {"kind": "cosine_contrastive", "nu": 0}}, "loss.nu"),
+        ({"loss": {"kind": "regularized_negative_sampling", "regularization": -1}}, REGULARIZATION),
+        ({"loss": {"temperature": 1}}, "loss.temperature"),
+        (owl({"values": [1]}), "loss.weights"),
+        (owl({"kind": "top_k", "k": 0}), "loss.weights.k"),
+        (owl({"kind": "top_k", "values": [1]}), "loss.weights.k"),
+        (owl({"kind": "explicit", "values": []}), "loss.weights.values"),
+        (owl({"kind": "explicit", "values": [0.0]}), "loss.weights.values"),
+        (owl({"kind": "explicit", "values": [0.5, 1]}), "loss.weights.values"),
+        (owl({"kind": "explicit", "values": [1, -0.5]}), "loss.weights.values"),
+        (owl({"kind": "explicit", "values": [float("inf"), 1]}), "loss.weights.values"),
+        (owl({"kind": "explicit", "values": [1, float("nan")]}), "loss.weights.values"),
+        (owl({"kind": "explicit", "values": [1, "low"]}), "loss.weights.values.1"),
+        (owl({"kind": "snm", "num_draws": 8, "keep": 9}), "loss.weights.keep"),
+        (owl({"kind": "snm", "num_draws": 0, "keep": 0}), "loss.weights.num_draws"),
         ({"encoder": {"kind": "bag", "head": {"dropout": 1.0}}}, "encoder.head.dropout"),
         ({"index": {"kind": "hnsw", "ef": 3}}, "index.ef"),
         ({"seed": -1}, "seed"),
@@ -65,6 +86,32 @@ def test_a_wrong_key_or_value_is_an_error_with_its_path(
 def test_the_encoder_must_take_the_features() -> None:
     with pytest.raises(ConfigError, match=r"encoder\.kind must be 'dense'"):
         check_config({"features": {"kind": "dense"}})
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        {},
+        {"labels": {"scale": 1.0, "normalize": False}},
+        {"labels": {"scale": 1.0}, "encoder": {"head": {"normalize": False}}},
+    ],
+)
+def test_the_cosine_contrastive_loss_wants_cosines(other: dict[str, object]) -> None:
+    loss = {"kind": "cosine_contrastive", "nu": 1.5}
+    with pytest.raises(ConfigError, match=r"labels\.scale must be 1"):
+        check_config({"loss": loss, **other})
+    assert check_config({"loss": loss, "labels": {"scale": 1}}).loss.model_dump()["nu"] == 1.5
+
+
+def test_weights_by_rank_can_be_set_one_key_at_a_time() -> None:
+    settings = [
+        "loss.kind=pairwise_owl",
+        "loss.weights.kind=explicit",
+        "loss.weights.values=[2, 1]",
+    ]
+    config = load_config("default", settings)
+    assert config.loss.model_dump()["weights"] == {"kind": "explicit", "values": (2.0, 1.0)}
+    assert check_config(config.model_dump()) == config
 
 
 def test_overrides_are_parsed_as_toml_and_applied_in_order() -> None:
@@ -126,17 +173,26 @@ def test_a_section_without_its_kind_has_the_default_one() -> None:
     ids=str,
 )
 def test_a_loss_in_need_of_log_q_is_refused_where_negatives_come_without_it(
-    monkeypatch: pytest.MonkeyPatch, negatives: dict[str, object], is_enough: bool
+    negatives: dict[str, object], is_enough: bool
 ) -> None:
-    document = {"loss": {"kind": "pairwise_owl"}, "negatives": negatives}
-    config = check_config(document)
+    config = check_config({"negatives": negatives})
     assert config.negatives.gives_log_q == is_enough
     # What a configuration says is what its sampler does.
     assert new_sampler(config, np.ones(20, np.int64)).gives_log_q == is_enough
-    monkeypatch.setattr(PairwiseOwlLoss, "needs_log_q", True)
+    document = {"loss": {"kind": "noise_contrastive"}, "negatives": negatives}
     if is_enough:
         check_config(document)
         return
-    with pytest.raises(ConfigError, match="'pairwise_owl'") as caught:
+    with pytest.raises(ConfigError, match="'noise_contrastive'") as caught:
         check_config(document)
     assert f"negatives.kind '{negatives['kind']}'" in str(caught.value)
+
+
+def test_weights_of_snm_are_refused_where_negatives_are_not_all_labels() -> None:
+    weights = {"kind": "snm", "num_draws": 20, "keep": 4}
+    document = {
+        "loss": {"kind": "pairwise_owl", "weights": weights},
+        "negatives": {"kind": "frequency", "num_candidates": 64, "keep": 64},
+    }
+    with pytest.raises(ConfigError, match=r"negatives\.kind must be 'uniform'"):
+        check_config(document)

@@ -9,7 +9,6 @@ from motherlode.core.queries import SparseQueries
 from motherlode.trainer.batches import BatchSource
 from motherlode.trainer.config import check_config
 from motherlode.trainer.data import PositiveRows
-from motherlode.trainer.losses import DecoupledSoftmaxLoss
 from motherlode.trainer.model import Model, new_model
 from motherlode.trainer.step import Step, label_rows, new_sampler, score, touched
 
@@ -26,7 +25,7 @@ SAMPLERS: dict[str, dict[str, object]] = {
 }
 
 
-def run_steps(loss: str, negatives: str = "uniform", num_steps: int = 4) -> Model:
+def run_steps(settings: dict[str, object], num_steps: int = 4) -> Model:
     """A model after some steps on random data, large enough for every operation to use threads."""
     rng = np.random.default_rng(0)
     features = SparseQueries(
@@ -41,9 +40,9 @@ def run_steps(loss: str, negatives: str = "uniform", num_steps: int = 4) -> Mode
     )
     config = check_config(
         {
-            "loss": {"kind": loss},
-            "negatives": SAMPLERS[negatives],
+            "negatives": {"num_candidates": 256, "keep": 64},
             "encoder": {"kind": "bag", "head": {"hidden": 64}},
+            **settings,
         }
     )
     model = new_model(config, features, positives, NUM_LABELS)
@@ -54,27 +53,54 @@ def run_steps(loss: str, negatives: str = "uniform", num_steps: int = 4) -> Mode
     return model
 
 
-@pytest.mark.parametrize(
-    ("loss", "negatives"),
-    [
-        ("pairwise_owl", "uniform"),
-        ("pointwise_owl", "uniform"),
-        *[("decoupled_softmax", negatives) for negatives in SAMPLERS],
-    ],
-)
+ALL_DRAWS = {"num_candidates": 256, "keep": 256}
+ALL_LABELS = {"num_candidates": NUM_LABELS, "keep": NUM_LABELS}
+SNM_WEIGHTS = {"kind": "snm", "num_draws": 256, "keep": 64}
+SETTINGS: dict[str, dict[str, object]] = {
+    "decoupled_softmax": {"loss": {"kind": "decoupled_softmax"}},
+    "pairwise_owl": {"loss": {"kind": "pairwise_owl"}},
+    "pointwise_owl": {"loss": {"kind": "pointwise_owl"}},
+    "top_k": {"loss": {"kind": "pairwise_owl", "weights": {"kind": "top_k", "k": 8}}},
+    "snm": {
+        "loss": {"kind": "pointwise_owl", "weights": SNM_WEIGHTS},
+        "negatives": ALL_LABELS,
+    },
+    "softmax": {"loss": {"kind": "softmax"}, "negatives": ALL_DRAWS},
+    "noise_contrastive": {"loss": {"kind": "noise_contrastive"}, "negatives": ALL_DRAWS},
+    **{name: {"negatives": negatives} for name, negatives in SAMPLERS.items()},
+}
+
+
+@pytest.mark.parametrize("settings", SETTINGS.values(), ids=SETTINGS)
 def test_steps_give_the_same_bits_every_time_with_several_threads(
-    loss: str, negatives: str
+    settings: dict[str, object],
 ) -> None:
     before = torch.get_num_threads()
     torch.set_num_threads(4)
     try:
-        first = run_steps(loss, negatives)
+        first = run_steps(settings)
         for _ in range(2):
-            again = run_steps(loss, negatives)
+            again = run_steps(settings)
             assert again.labels.weights_RD.equal(first.labels.weights_RD)
             assert again.features.weights_RD.equal(first.features.weights_RD)
     finally:
         torch.set_num_threads(before)
+
+
+@pytest.mark.parametrize(
+    ("weights", "path"),
+    [
+        ({"kind": "top_k", "k": 65}, "loss.weights.k"),
+        ({"kind": "explicit", "values": [1.0] * 65}, "loss.weights.values"),
+        ({"kind": "snm", "num_draws": 10, "keep": 5}, "loss.weights.kind"),
+    ],
+)
+def test_weights_for_more_negatives_than_there_are_end_the_run_when_it_is_built(
+    weights: dict[str, object], path: str
+) -> None:
+    with pytest.raises(ConfigError) as caught:
+        run_steps({"loss": {"kind": "pairwise_owl", "weights": weights}}, num_steps=0)
+    assert caught.value.field == path
 
 
 def test_only_touched_rows_move() -> None:
@@ -145,20 +171,6 @@ def test_a_batch_whose_negatives_are_all_positives_moves_nothing(negatives: str)
     step = Step(model, config, new_sampler(config, positives.counts(4)), 10)
     assert step.run(0, BatchSource(features, positives, 1, seed=0).batch(0)) == 0.0
     assert model.labels.weights_RD.equal(before)
-
-
-def test_a_sampler_without_log_q_is_refused_by_a_step_whose_loss_needs_it(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    config = check_config({"negatives": {"kind": "nearest"}})
-    features = SparseQueries(np.zeros(2, np.int64), np.empty(0, np.int64), np.empty(0), 5)
-    positives = PositiveRows(np.array([0, 1], np.int64), np.array([0], np.int64))
-    model, sampler = new_model(config, features, positives, 3), new_sampler(config, np.ones(3, int))
-    monkeypatch.setattr(DecoupledSoftmaxLoss, "needs_log_q", True)
-    with pytest.raises(ConfigError, match=r"negatives\.kind 'nearest'") as caught:
-        Step(model, config, sampler, 10)
-    assert caught.value.field == "loss.kind"
-    assert "decoupled_softmax" in caught.value.actual
 
 
 def test_a_proposal_that_can_draw_no_label_is_refused() -> None:

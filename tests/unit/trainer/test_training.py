@@ -76,6 +76,8 @@ LOSSES = [
     {"kind": "pairwise_owl", "margin": "squared_hinge"},
     {"kind": "pairwise_owl", "margin": "logistic"},
     {"kind": "pointwise_owl", "margin": "logistic"},
+    {"kind": "binary_cross_entropy"},
+    {"kind": "one_vs_each"},
 ]
 
 
@@ -107,6 +109,26 @@ def with_negatives(negatives: dict[str, object], **loop: object) -> TrainConfig:
     """A small run with these negatives and no others."""
     small = small_config(loop=loop).model_dump()
     return check_config({**small, "negatives": negatives})
+
+
+SNM_WEIGHTS = {"kind": "snm", "num_draws": 20, "keep": 4}
+OVER_ALL_LABELS: dict[str, dict[str, dict[str, object]]] = {
+    "softmax": {"loss": {"kind": "softmax"}},
+    "noise_contrastive": {"loss": {"kind": "noise_contrastive"}},
+    "regularized": {"loss": {"kind": "regularized_negative_sampling"}},
+    "cosine_contrastive": {"loss": {"kind": "cosine_contrastive"}, "labels": {"scale": 1}},
+    "pairwise_snm": {"loss": {"kind": "pairwise_owl", "weights": SNM_WEIGHTS}},
+    "pointwise_snm": {"loss": {"kind": "pointwise_owl", "weights": SNM_WEIGHTS}},
+}
+
+
+@pytest.mark.parametrize("settings", OVER_ALL_LABELS.values(), ids=OVER_ALL_LABELS)
+def test_planted_labels_are_learned_with_every_loss_over_all_labels(
+    data: Path, tmp_path: Path, settings: dict[str, dict[str, object]]
+) -> None:
+    outcome = run(data, tmp_path, small_config(negatives={"keep": 64}, **settings))
+    assert outcome.figures["P@1"] == 100.0
+    assert outcome.figures["R@10"] == 100.0
 
 
 def test_a_residual_network_and_every_dropout_can_be_trained(data: Path, tmp_path: Path) -> None:

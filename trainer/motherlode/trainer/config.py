@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import tomllib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from hashlib import sha256
 from importlib import resources
 from pathlib import Path
@@ -17,7 +17,12 @@ from motherlode.core.errors import ConfigError, NotFoundError
 from motherlode.core.features import FeaturesConfig, TextFeaturesConfig
 from motherlode.core.index import ExactConfig, IndexConfig
 from motherlode.trainer.evaluation import PropensityConfig
-from motherlode.trainer.losses import DecoupledSoftmaxConfig, LossConfig, new_loss
+from motherlode.trainer.losses import (
+    DecoupledSoftmaxConfig,
+    LossConfig,
+    SnmWeightsConfig,
+    needs_log_q,
+)
 from motherlode.trainer.negatives import NegativesConfig, UniformConfig
 from motherlode.trainer.regularizers import NoRegularizerConfig, RegularizerConfig
 
@@ -90,11 +95,28 @@ class TrainConfig(Section):
 
     @model_validator(mode="after")
     def _loss_gets_what_it_needs(self) -> Self:
-        if new_loss(self.loss).needs_log_q and not self.negatives.gives_log_q:
+        if needs_log_q(self.loss) and not self.negatives.gives_log_q:
             raise ValueError(
                 f"negatives with known probabilities (log_q), which loss.kind {self.loss.kind!r} "
                 f"needs and negatives.kind {self.negatives.kind!r} does not give; of those kinds "
                 "that draw at random, those that keep all draws give it"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _snm_weights_have_all_labels(self) -> Self:
+        weights = getattr(self.loss, "weights", None)
+        if isinstance(weights, SnmWeightsConfig) and self.negatives.kind != "uniform":
+            raise ValueError("negatives.kind must be 'uniform' for loss.weights of kind 'snm'")
+        return self
+
+    @model_validator(mode="after")
+    def _cosines_stay_cosines(self) -> Self:
+        is_unit = self.labels.normalize and self.encoder.head.normalize
+        if self.loss.kind == "cosine_contrastive" and not (is_unit and self.labels.scale == 1.0):
+            raise ValueError(
+                "labels.scale must be 1, labels.normalize and encoder.head.normalize true, "
+                "for the loss 'cosine_contrastive'"
             )
         return self
 
@@ -136,9 +158,7 @@ def check_config(document: Mapping[str, Any]) -> TrainConfig:
         return TrainConfig.model_validate(complete)
     except ValidationError as error:
         first = error.errors()[0]
-        # pydantic names the member of a union that it tried; that is no part of the user's path.
-        parts = [str(part) for part in first["loc"]]
-        path = ".".join(part for part in parts if part not in _union_tags(complete, parts))
+        path = ".".join(_without_union_tags(complete, first["loc"]))
         expected = _expectation(first["type"], first["msg"])
         raise ConfigError(path or "config", expected=expected, actual=first["input"]) from None
 
@@ -177,17 +197,22 @@ def _expectation(kind: str, message: str) -> str:
     """What pydantic wanted, as the end of `expected ...`."""
     if kind == "extra_forbidden":
         return "no such key"
+    if kind == "union_tag_not_found":
+        return "a kind"
     return message.removeprefix("Value error, ").removeprefix("Input should be ")
 
 
-def _union_tags(document: Mapping[str, Any], parts: list[str]) -> set[str]:
-    """Kinds of the sections on a path."""
-    tags, section = set(), document
+def _without_union_tags(document: Mapping[str, Any], parts: Iterable[str | int]) -> Iterator[str]:
+    """The user's path to a value: pydantic adds the member of each union that it tried."""
+    node: Any = document
+    may_be_tag = False
     for part in parts:
-        if isinstance(section.get(part), dict):
-            section = section[part]
-            tags.add(str(section.get("kind")))
-    return tags
+        if may_be_tag and part == node.get("kind"):
+            may_be_tag = False
+            continue
+        yield str(part)
+        node = node.get(part) if isinstance(node, Mapping) else None
+        may_be_tag = isinstance(node, Mapping)
 
 
 def _read_toml(recipe: str) -> dict[str, Any]:

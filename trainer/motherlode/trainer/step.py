@@ -12,12 +12,12 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from motherlode.core.errors import ConfigError
 from motherlode.core.queries import DenseQueries, Features, FloatArray, IntArray, SparseQueries
 from motherlode.trainer.config import TrainConfig
 from motherlode.trainer.losses import Loss, Scores, new_loss
 from motherlode.trainer.model import Model
 from motherlode.trainer.negatives import (
+    AnyNegativesConfig,
     Batch,
     FrequencyConfig,
     FrequencySampler,
@@ -49,7 +49,7 @@ class Step:
         lr_factor: On all learning rates.
 
     Raises:
-        ConfigError: If the loss needs probabilities that the sampler does not give.
+        ConfigError: If the weights of the loss do not fit the negatives.
     """
 
     def __init__(
@@ -67,12 +67,13 @@ class Step:
         self._num_steps = num_steps
         self._regularizer = regularizer
         self._lr_factor = lr_factor
-        self._loss: Loss = new_loss(config.loss)
+        num_labels = len(model.labels.weights_RD)
+        self._loss: Loss = new_loss(
+            config.loss,
+            num_labels=num_labels,
+            num_negatives=most_negatives(config.negatives, num_labels),
+        )
         self._sampler = sampler
-        if self._loss.needs_log_q and not sampler.gives_log_q:
-            kind = config.negatives.kind
-            expected = f"a loss without need of log_q, which negatives.kind {kind!r} does not give"
-            raise ConfigError("loss.kind", expected=expected, actual=config.loss.kind)
         optimizer = config.optimizer
         parameters = list(model.encoder.head.parameters())
         self.head_optimizer = (
@@ -151,6 +152,12 @@ class Step:
                 group["lr"] = optimizer.head_lr * factor
             self.head_optimizer.step()
             self.head_optimizer.zero_grad()
+
+
+def most_negatives(config: AnyNegativesConfig, num_labels: int) -> int:
+    """The most negatives, masked ones included, that a loss sees for a query."""
+    drawn = num_labels if isinstance(config, InBatchConfig) else config.num_candidates
+    return min(config.num_kept or drawn, num_labels)
 
 
 def new_sampler(config: TrainConfig, counts_L: IntArray) -> NegativeSampler:

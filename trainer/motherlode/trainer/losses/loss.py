@@ -15,6 +15,8 @@ from typing import ClassVar, final
 import torch
 from torch import Tensor
 
+from motherlode.core.errors import InvalidInputError
+
 
 @final
 @dataclass(frozen=True, slots=True, eq=False)
@@ -38,6 +40,20 @@ class Scores:
     log_q_P: Tensor | None = None
     log_q_BK: Tensor | None = None
 
+    def log_q(self) -> tuple[Tensor, Tensor]:
+        """log_q_P and log_q_BK, of a sampler that gives them.
+
+        Raises:
+            InvalidInputError: If the sampler does not.
+        """
+        if self.log_q_P is None or self.log_q_BK is None:
+            raise InvalidInputError(
+                "negatives",
+                expected="draws with known probabilities (log_q), which this loss needs",
+                actual="negatives without them, such as those of SNM",
+            )
+        return self.log_q_P, self.log_q_BK
+
 
 class Loss(ABC):
     """The loss of a batch: the mean over its queries of the mean over each query's positives.
@@ -51,7 +67,11 @@ class Loss(ABC):
     needs_log_q: ClassVar[bool] = False
 
     def __call__(self, scores: Scores) -> Tensor:
-        """The loss of a batch, a scalar; see the class."""
+        """The loss of a batch, a scalar; see the class.
+
+        Raises:
+            InvalidInputError: If the loss needs log_q and there is none.
+        """
         num_queries = len(scores.negatives_BK)
         counts_B = torch.bincount(scores.rows_P, minlength=num_queries)
         losses_P = self.per_positive(scores)
@@ -62,7 +82,11 @@ class Loss(ABC):
         """The loss of each positive: float [P]."""
 
 
+def masked_sum(values: Tensor, mask: Tensor) -> Tensor:
+    """Sum over the last dimension of the entries where mask is True."""
+    return values.masked_fill(~mask, 0.0).sum(dim=-1)
+
+
 def masked_mean(values: Tensor, mask: Tensor) -> Tensor:
     """Mean over the last dimension of the entries where mask is True; zero where there is none."""
-    total = values.masked_fill(~mask, 0.0).sum(dim=-1)
-    return total / mask.sum(dim=-1).clamp_min(1)
+    return masked_sum(values, mask) / mask.sum(dim=-1).clamp_min(1)

@@ -1,31 +1,26 @@
 """Ordered weighted losses over the hardest negatives (Reddi et al., AISTATS 2019).
 
-Shapes: B queries in a batch, P positives of all its queries together, K negatives a query.
+theta, the weights by rank, is that of `rank_weights`: by default 1 / k for each of the k negatives
+kept.
+
+Shapes: B queries in a batch, P positives of all its queries together, R ranks that have a weight.
 """
 
 from __future__ import annotations
 
 from typing import Literal, final
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
-from torch.nn import functional as F
 from typing_extensions import override
 
-from motherlode.trainer.losses.loss import Loss, Scores, masked_mean
-
-MarginName = Literal["hinge", "squared_hinge", "logistic"]
-
-
-def margin_loss(name: MarginName, margins: Tensor) -> Tensor:
-    """phi(z) of each margin z, non-increasing and convex.
-
-    hinge max(0, 1 - z); squared_hinge max(0, 1 - z)^2; logistic log(1 + exp(-z)).
-    """
-    if name == "logistic":
-        return F.softplus(-margins)
-    hinge = (1.0 - margins).clamp_min(0.0)
-    return hinge if name == "hinge" else hinge.square()
+from motherlode.trainer.losses.loss import Loss, Scores
+from motherlode.trainer.losses.margins import MarginName, margin_loss
+from motherlode.trainer.losses.rank_weights import (
+    AllWeightsConfig,
+    RankWeights,
+    RankWeightsConfig,
+)
 
 
 class PairwiseOwlConfig(BaseModel):
@@ -35,25 +30,23 @@ class PairwiseOwlConfig(BaseModel):
 
     kind: Literal["pairwise_owl"] = "pairwise_owl"
     margin: MarginName = "logistic"
+    weights: RankWeightsConfig = AllWeightsConfig()
 
 
 @final
 class PairwiseOwlLoss(Loss):
-    """(1 / k) sum_j phi(f_y - f_j) over the k negatives kept.
+    """sum_i theta_i phi(f_y - s_[i]), s_[i] the i-th highest score of the negatives."""
 
-    With the k hardest kept this is the average top-k member of the pairwise ordered weighted
-    losses (Reddi et al., AISTATS 2019).
-    """
-
-    def __init__(self, config: PairwiseOwlConfig) -> None:
-        self.config = config
+    def __init__(self, margin: MarginName, weights: RankWeights) -> None:
+        self._margin = margin
+        self._weights = weights
 
     @override
     def per_positive(self, scores: Scores) -> Tensor:
-        negatives_PK = scores.negatives_BK.index_select(0, scores.rows_P)
-        margins_PK = scores.positives_P[:, None] - negatives_PK
-        losses_PK = margin_loss(self.config.margin, margins_PK)
-        return masked_mean(losses_PK, scores.mask_BK[scores.rows_P])
+        negatives_BR, mask_BR = self._weights.rank(scores.negatives_BK, scores.mask_BK)
+        negatives_PR = negatives_BR.index_select(0, scores.rows_P)
+        losses_PR = margin_loss(self._margin, scores.positives_P[:, None] - negatives_PR)
+        return self._weights.total(losses_PR, mask_BR[scores.rows_P])
 
 
 class PointwiseOwlConfig(BaseModel):
@@ -63,18 +56,52 @@ class PointwiseOwlConfig(BaseModel):
 
     kind: Literal["pointwise_owl"] = "pointwise_owl"
     margin: MarginName = "logistic"
+    weights: RankWeightsConfig = AllWeightsConfig()
 
 
 @final
 class PointwiseOwlLoss(Loss):
-    """phi(f_y) + (1 / k) sum_j phi(-f_j) over the k negatives kept (Reddi et al., AISTATS 2019)."""
+    """phi(f_y) + sum_i theta_i phi(-s_[i]), s_[i] the i-th highest score of the negatives."""
 
-    def __init__(self, config: PointwiseOwlConfig) -> None:
-        self.config = config
+    def __init__(self, margin: MarginName, weights: RankWeights) -> None:
+        self._margin = margin
+        self._weights = weights
 
     @override
     def per_positive(self, scores: Scores) -> Tensor:
-        losses_BK = margin_loss(self.config.margin, -scores.negatives_BK)
-        negative_B = masked_mean(losses_BK, scores.mask_BK)
-        positive_P = margin_loss(self.config.margin, scores.positives_P)
+        negatives_BR, mask_BR = self._weights.rank(scores.negatives_BK, scores.mask_BK)
+        negative_B = self._weights.total(margin_loss(self._margin, -negatives_BR), mask_BR)
+        positive_P = margin_loss(self._margin, scores.positives_P)
+        return positive_P + negative_B.index_select(0, scores.rows_P)
+
+
+class CosineContrastiveConfig(BaseModel):
+    """Pointwise ordered weighted loss of cosines: needs unit vectors and `labels.scale = 1`."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    kind: Literal["cosine_contrastive"] = "cosine_contrastive"
+    nu: float = Field(default=1.0, gt=0, le=2, description="cosines above 1 - nu count")
+    weights: RankWeightsConfig = AllWeightsConfig()
+
+
+@final
+class CosineContrastiveLoss(Loss):
+    """(1 - s_y)^2 + sum_i theta_i max(0, nu - 1 + s_[i])^2, s the cosine of query and label.
+
+    Yu, Rawat, Menon and Kumar, "Federated learning with only positive labels" (ICML 2020), with
+    theta = (1, ..., 1). It is meant for unit vectors, unscaled: the aim is a cosine of 1 for
+    positives and of at most 1 - nu for negatives.
+    """
+
+    def __init__(self, nu: float, weights: RankWeights) -> None:
+        self._nu = nu
+        self._weights = weights
+
+    @override
+    def per_positive(self, scores: Scores) -> Tensor:
+        negatives_BR, mask_BR = self._weights.rank(scores.negatives_BK, scores.mask_BK)
+        losses_BR = (negatives_BR + (self._nu - 1.0)).clamp_min(0.0).square()
+        negative_B = self._weights.total(losses_BR, mask_BR)
+        positive_P = (1.0 - scores.positives_P).square()
         return positive_P + negative_B.index_select(0, scores.rows_P)

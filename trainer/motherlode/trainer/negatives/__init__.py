@@ -14,6 +14,7 @@ from motherlode.trainer.negatives.uniform import UniformConfig, UniformSampler
 
 __all__ = [
     "AliasTable",
+    "AnyNegativesConfig",
     "Batch",
     "FrequencyConfig",
     "FrequencySampler",

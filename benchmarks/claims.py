@@ -34,8 +34,8 @@ from motherlode.trainer.data import Dataset, load_dataset
 from motherlode.trainer.evaluation import evaluate
 from motherlode.trainer.loop import LabelledFeatures, TrainingLoop, Validation
 from motherlode.trainer.model import new_model
+from motherlode.trainer.preparation import load_test, new_featurizer
 from motherlode.trainer.progress import new_display
-from motherlode.trainer.training import load_test, new_featurizer
 
 FIGURES = ("P@1", "P@3", "P@5", "PSP@1", "PSP@5", "R@10")
 CANDIDATES = 4096

@@ -5,12 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated
 
+import numpy as np
 from cyclopts import Parameter
 
-from motherlode.cli.output import print_json, print_table
+from motherlode.cli.output import print_json, print_note, print_table
 from motherlode.core.repository import Repository, parse_model_ref
 from motherlode.core.retriever import Retriever
-from motherlode.trainer.data import load_test_file
+from motherlode.trainer.data import Dataset, load_test_file
 from motherlode.trainer.evaluation import DEFAULT_KS, Evaluation, PropensityConfig
 from motherlode.trainer.publishing import answers, evaluate_path
 
@@ -34,7 +35,14 @@ def evaluate(
     """
     name, version = parse_model_ref(model)
     retriever = Retriever.load(Repository(repository), name, version)
-    evaluation = _evaluate(retriever, input)
+    dataset = load_test_file(
+        input,
+        labels=retriever.labels,
+        num_features=retriever.num_features,
+        kinds=retriever.query_kinds,
+    )
+    _note_unknown_labels(dataset)
+    evaluation = _evaluate(retriever, dataset)
     if json:
         print_json(evaluation.figures)
         return
@@ -45,10 +53,15 @@ def evaluate(
     print_table(["k", *names], rows, title=title, decimals=2)
 
 
-def _evaluate(retriever: Retriever, path: Path) -> Evaluation:
-    is_sparse = "sparse" in retriever.query_kinds and "text" not in retriever.query_kinds
-    num_features = retriever.num_features if is_sparse else None
-    dataset = load_test_file(path, labels=retriever.labels, num_features=num_features)
+def _note_unknown_labels(dataset: Dataset) -> None:
+    num_without = int((np.diff(dataset.positives.indptr) == 0).sum())
+    if num_without:
+        print_note(
+            f"Note: {num_without:,} of {len(dataset):,} queries have no label that the model knows."
+        )
+
+
+def _evaluate(retriever: Retriever, dataset: Dataset) -> Evaluation:
     top = answers(retriever, dataset.queries, min(max(DEFAULT_KS), len(retriever.labels)))
     measured = retriever.manifest.evaluation
     frequencies = retriever.labels.frequencies

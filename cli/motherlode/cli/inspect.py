@@ -55,12 +55,15 @@ def _print_json_or(json: bool, document: object, show: Any) -> None:
 
 
 def _list_model(repository: Repository, name: str) -> dict[str, Any]:
-    versions = repository.versions(name)
-    return {
-        "name": name,
-        "aliases": repository.aliases(name),
-        "versions": [_list_version(repository, name, version) for version in versions],
-    }
+    """The versions and aliases of a model, or why they cannot be read."""
+    entry: dict[str, Any] = {"name": name, "aliases": {}, "versions": []}
+    try:
+        versions = repository.versions(name)
+        entry["versions"] = [_list_version(repository, name, version) for version in versions]
+        entry["aliases"] = repository.aliases(name)
+    except BundleError as error:
+        entry["error"] = str(error)
+    return entry
 
 
 def _list_version(repository: Repository, name: str, version: int) -> dict[str, Any]:
@@ -85,10 +88,15 @@ def _print_listing(repository: Path, listing: list[dict[str, Any]]) -> None:
         print_line(f"{repository} holds no model")
         return
     columns = ["model", "version", "aliases", "created", "labels", "width", "index", "size"]
-    rows = [
-        _listing_row(model, version) for model in listing for version in reversed(model["versions"])
-    ]
+    rows = [row for model in listing for row in _listing_rows(model)]
     print_table([*columns, "digest"], rows)
+
+
+def _listing_rows(model: dict[str, Any]) -> Iterator[list[object]]:
+    if "error" in model:
+        yield [model["name"], *[None] * 7, model["error"]]
+    for version in reversed(model["versions"]):
+        yield _listing_row(model, version)
 
 
 def _listing_row(model: dict[str, Any], version: dict[str, Any]) -> list[object]:

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 __all__ = ["query"]
 
 _TITLE_CHARACTERS = 100
+_DAY_S = 86_400
 
 
 def query(
@@ -28,7 +29,7 @@ def query(
     file: Annotated[Path | None, Parameter(allow_leading_hyphen=True)] = None,
     k: Annotated[int, Parameter(name=("--k", "-k"), validator=Number(gte=1))] = 5,
     model: str | None = None,
-    timeout_s: Annotated[float, Parameter(validator=Number(gt=0))] = 10.0,
+    timeout_s: Annotated[float, Parameter(validator=Number(gt=0, lte=_DAY_S))] = 10.0,
     json: Annotated[bool, Parameter(negative=())] = False,
 ) -> None:
     """Ask a running server for the best labels of some texts.
@@ -40,7 +41,7 @@ def query(
         k: Labels per query.
         model: MODEL, MODEL@VERSION or MODEL@ALIAS; MODEL alone means its serving version. If the
             server has one model, it may be left out.
-        timeout_s: Seconds to wait for an answer.
+        timeout_s: Seconds to wait for an answer, up to a day.
         json: Print one JSON document.
     """
     # Imported here, so that `--help` needs neither gRPC nor NumPy.

@@ -48,14 +48,16 @@ def serve(  # noqa: PLR0913 - every argument is a flag
     """
     from motherlode.server.config import load_config  # noqa: PLC0415
 
-    flags = _settings(set_ or ()) | {
+    _check_ready_file(ready_file)
+    named = {
         "repository": repository,
         "listen": listen,
         "metrics": metrics,
         "models": model,
         "serve_alias": alias,
     }
-    settings = load_config(config, {name: v for name, v in flags.items() if v is not None})
+    given = {name: value for name, value in named.items() if value is not None}
+    settings = load_config(config, _settings(set_ or ()) | given)
     # Before torch and faiss are imported: each brings an OpenMP of its own, which reads this once.
     os.environ.setdefault("OMP_NUM_THREADS", str(settings.threads))
     from motherlode.server.app import run  # noqa: PLC0415
@@ -73,6 +75,14 @@ def _settings(pairs: Sequence[str]) -> dict[str, object]:
             raise ConfigError("--set", expected="NAME=VALUE", actual=pair)
         settings[name.strip()] = value.strip()
     return settings
+
+
+def _check_ready_file(ready_file: Path | None) -> None:
+    from motherlode.core.errors import ConfigError  # noqa: PLC0415
+
+    if ready_file is not None and (not ready_file.parent.is_dir() or ready_file.is_dir()):
+        expected = "a file in a folder that is there"
+        raise ConfigError("--ready-file", expected=expected, actual=str(ready_file))
 
 
 def _announce(readiness: Readiness, ready_file: Path | None) -> None:

@@ -10,6 +10,7 @@ from cyclopts.validators import Number
 
 from motherlode.cli.output import print_json, print_line, print_note, print_table
 from motherlode.trainer.config import load_config
+from motherlode.trainer.data import kind_of_data
 from motherlode.trainer.progress import new_display
 from motherlode.trainer.training import TrainingOutcome, TrainingRequest, train_and_publish
 
@@ -52,7 +53,7 @@ def train(  # noqa: PLR0913 - one argument per option of the command
     """
     overrides = [*set, *([] if seed is None else [f"seed={seed}"])]
     request = TrainingRequest(
-        config=load_config(recipe, overrides),
+        config=load_config(recipe, overrides, data_kind=kind_of_data(data)),
         data=data,
         repository=repository,
         model=model,

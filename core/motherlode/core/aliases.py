@@ -41,15 +41,20 @@ def read_aliases(folder: Path) -> dict[str, int]:
         document = json.loads(path.read_bytes())
     except (FileNotFoundError, NotADirectoryError):
         return {}
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise BundleError(path, f"cannot be read: {error}") from error
     if not isinstance(document, dict):
         raise BundleError(path, f"expected a JSON object, got {shorten(document)}")
     for alias, version in document.items():
-        if not is_alias_name(alias) or type(version) is not int or version < 1:
+        if not is_alias_name(alias) or not _is_version(version):
             entry = shorten(f"{alias}: {version}")
             raise BundleError(path, f"expected an alias and a version, got {entry}")
     return document
+
+
+def _is_version(value: object) -> bool:
+    # The name of a version's folder has at most 18 digits.
+    return type(value) is int and 1 <= value < 10**18
 
 
 def write_aliases(folder: Path, aliases: dict[str, int]) -> None:

@@ -251,7 +251,7 @@ def _read_document(path: Path) -> dict[str, Any]:
         raise BundleError(path, "no such file, so this folder holds no bundle") from None
     except OSError as error:
         raise BundleError(path, f"cannot be read: {error.strerror or error}") from error
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise BundleError(path, f"not valid JSON: {error}") from None
     if not isinstance(document, dict):
         raise BundleError(path, "expected a JSON object")

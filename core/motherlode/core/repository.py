@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import logging
 import re
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -53,16 +54,19 @@ class Repository:
         self.path = path
 
     def models(self) -> list[str]:
-        """Names of the models that have a version, sorted."""
+        """Names of the models that have a version, or a folder that cannot be read; sorted."""
         if not self.path.is_dir():
             return []
         names = [entry.name for entry in self.path.iterdir() if _MODEL_NAME.fullmatch(entry.name)]
-        return sorted(name for name in names if self._newest(name) is not None)
+        return sorted(filter(self._is_model, names))
 
     def versions(self, model: str) -> list[int]:
         """Versions with a valid manifest, oldest first; empty for an unknown model.
 
         A version that a newer Motherlode wrote is among them: to load it fails with the reason.
+
+        Raises:
+            BundleError: If the model's folder cannot be read.
         """
         return [version for version in self._folders(model) if self._is_valid(model, version)]
 
@@ -87,6 +91,7 @@ class Repository:
 
         Raises:
             NotFoundError: If there is no such model, version or alias; says what there is.
+            BundleError: If the model's folder cannot be read.
         """
         newest = self._newest(model)
         if newest is None:
@@ -137,10 +142,34 @@ class Repository:
             kept = {name: v for name, v in self.aliases(model).items() if name != alias}
             write_aliases(self.path / model, kept)
 
+    def check_publish(self, model: str, *, keep: int | None = None) -> None:
+        """Finds out, before the work on a draft begins, what would stop `publish` at its end.
+
+        Makes the repository's folder if it is missing.
+
+        Raises:
+            ConfigError: If the model's name or `keep` is wrong.
+            BundleError: If nothing can be written there, or `keep` is given and the aliases cannot
+                be read.
+        """
+        check_model_name(model)
+        if keep is not None and keep < 1:
+            raise ConfigError("keep", expected="at least 1", actual=keep)
+        folder = self.path / model
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryFile(dir=folder if folder.exists() else self.path):
+                pass
+        except OSError as error:
+            raise BundleError(folder, f"cannot publish: {error.strerror or error}") from error
+        if keep is not None:
+            self.aliases(model)
+
     def publish(self, model: str, draft: BundleDraft, *, keep: int | None = None) -> int:
         """Writes a draft as a new version and gives its number.
 
-        The version becomes visible at once and whole, or not at all.
+        The version becomes visible at once and whole, or not at all. Older versions that cannot be
+        removed then are a warning, no error.
 
         Args:
             model: Name of the model, made if new.
@@ -150,11 +179,10 @@ class Repository:
 
         Raises:
             ConfigError: If the model's name or `keep` is wrong.
-            BundleError: If it cannot be written; nothing of it remains.
+            BundleError: If it cannot be written, or `check_publish` finds why not; nothing of it
+                remains.
         """
-        check_model_name(model)
-        if keep is not None and keep < 1:
-            raise ConfigError("keep", expected="at least 1", actual=keep)
+        self.check_publish(model, keep=keep)
         folder = self.path / model
         try:
             folder.mkdir(parents=True, exist_ok=True)
@@ -166,7 +194,7 @@ class Repository:
             raise BundleError(folder, f"cannot publish: {error.strerror or error}") from error
         logger.info("published %s@%d", model, version)
         if keep is not None:
-            self.retire(model, keep=keep)
+            self._retire_after_publish(model, keep)
         return version
 
     def retire(self, model: str, *, keep: int) -> list[int]:
@@ -183,6 +211,12 @@ class Repository:
             for version in retired:
                 self._remove(model, version)
         return retired
+
+    def _retire_after_publish(self, model: str, keep: int) -> None:
+        try:
+            self.retire(model, keep=keep)
+        except BundleError as error:
+            logger.warning("older versions of %s stay: %s", model, error)
 
     def _appear(self, model: str, staging: Path) -> int:
         """Renames a staging folder to the next version.
@@ -232,12 +266,22 @@ class Repository:
         # A model's name may come from a stranger and must not lead out of the repository.
         if not _MODEL_NAME.fullmatch(model) or not folder.is_dir():
             return []
-        names = [entry.name for entry in folder.iterdir() if _VERSION_FOLDER.fullmatch(entry.name)]
+        try:
+            found = [entry.name for entry in folder.iterdir()]
+        except OSError as error:
+            raise BundleError(folder, f"cannot be read: {error.strerror or error}") from error
+        names = filter(_VERSION_FOLDER.fullmatch, found)
         return sorted(int(name) for name in names if int(name) > 0 and f"{int(name):06d}" == name)
 
     def _newest(self, model: str) -> int | None:
         newest_first = reversed(self._folders(model))
         return next((version for version in newest_first if self._is_valid(model, version)), None)
+
+    def _is_model(self, name: str) -> bool:
+        try:
+            return self._newest(name) is not None
+        except BundleError:
+            return True
 
     def _is_valid(self, model: str, version: int) -> bool:
         try:

@@ -66,7 +66,7 @@ class QueryPath:
         """Embeddings of the queries: float32 [B, D]."""
         if isinstance(queries, EmbeddingQueries):
             return queries.embeddings_BD
-        return self.encoder.encode(self.featurizer.transform(queries))
+        return self._encode(self.featurizer.transform(queries))
 
     def top_k(
         self,
@@ -102,9 +102,17 @@ class QueryPath:
         self, features: Features, k: int, wanted: LabelFilter | None, times: StageTimes
     ) -> TopK:
         started = perf_counter()
-        embeddings_BD = self.encoder.encode(features)
+        embeddings_BD = self._encode(features)
         times.encode_s += perf_counter() - started
-        return self._search(embeddings_BD, k, wanted, times)
+        try:
+            return self._search(embeddings_BD, k, wanted, times)
+        except InvalidQueryError as error:
+            raise _as_of_features(error, features) from error
+
+    def _encode(self, features: Features) -> FloatArray:
+        # What overflows is refused by the index, so that nobody needs a warning.
+        with np.errstate(over="ignore", invalid="ignore"):
+            return self.encoder.encode(features)
 
     def _search(
         self, embeddings_BD: FloatArray, k: int, wanted: LabelFilter | None, times: StageTimes
@@ -236,6 +244,19 @@ class Retriever:
         if len(rows) and (rows[0] < 0 or rows[-1] >= len(self.labels)):
             expected = f"labels from 0 to {len(self.labels) - 1}"
             raise InvalidQueryError("filter", expected=expected, actual=[rows[0], rows[-1]])
+
+
+def _as_of_features(error: InvalidQueryError, features: Features) -> InvalidQueryError:
+    """What an index says of embeddings, said of the features that they were made of."""
+    if not error.field.startswith("queries.embeddings"):
+        return error
+    field, values = (
+        ("queries.sparse.values", features.values)
+        if isinstance(features, SparseQueries)
+        else ("queries.features", features.features_BF)
+    )
+    expected = "values small enough for scores that are finite"
+    return InvalidQueryError(field, expected=expected, actual=np.abs(values).max())
 
 
 def _drop_empty_rows(features: Features) -> tuple[Features, NDArray[np.bool_] | None]:

@@ -62,6 +62,12 @@ class OutputFolder:
         self._remove(_OWN_TEMPORARY)
         self._write_json(RUN_FILE, run)
 
+    def abandon(self) -> None:
+        """Removes the record of a run that wrote no part, so that any other may begin here."""
+        if not any(_OWN_NAME.fullmatch(path.name) for path in self.path.iterdir()):
+            with disk_errors(self.path / RUN_FILE):
+                (self.path / RUN_FILE).unlink(missing_ok=True)
+
     def resume(self, run: RunRecord) -> list[PartRecord]:
         """The whole parts from the first on; whatever else an earlier run left is removed."""
         parts: list[PartRecord] = []

@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from typing import final
 
-from motherlode.core.errors import InvalidQueryError
+from motherlode.core.errors import DataError, InvalidQueryError
 from motherlode.core.queries import Queries
 from motherlode.core.records import RecordBatch, read_records
 from motherlode.core.records.messages import at_line
@@ -46,7 +46,7 @@ def score_file(request: ScoringRequest, *, on_rows: OnRows | None = None) -> Sco
 
     Raises:
         DataError: If the input cannot be read, is wrong at some place, or changes on the way; the
-            whole parts before that place stay.
+            whole parts before that place stay, and without any the folder is free again.
         NotFoundError: If there is no such repository, model or version.
         BundleError: If the bundle cannot be loaded.
         OutputError: If the folder holds a run with other settings or files of somebody else, is in
@@ -71,7 +71,12 @@ def score_file(request: ScoringRequest, *, on_rows: OnRows | None = None) -> Sco
                 run.version,
                 newer,
             )
-        return _Scorer(request, source, run, retriever, folder).score(on_rows or _ignore)
+        try:
+            return _Scorer(request, source, run, retriever, folder).score(on_rows or _ignore)
+        except DataError:
+            # The repaired input is another one: nothing is lost that it could go on with.
+            folder.abandon()
+            raise
 
 
 def _ignore(_: RowsDone) -> None:
@@ -86,13 +91,13 @@ class Piece:
     Attributes:
         part: Number of the part.
         start: Number of the first row in the file, from 0.
-        line: Line of the first row in the file, from 1.
+        lines: Line of each row in the file, from 1.
         is_last: Whether these rows make the part full.
     """
 
     part: int
     start: int
-    line: int
+    lines: Sequence[int]
     ids: list[str]
     queries: Queries
     is_last: bool
@@ -110,7 +115,7 @@ def cut(batches: Iterable[RecordBatch], *, skip: int, rows_per_part: int) -> Ite
             yield Piece(
                 part=part,
                 start=first + start,
-                line=batch.lines[start],
+                lines=batch.lines[start:stop],
                 ids=batch.ids[start:stop],
                 queries=batch.queries.rows(start, stop),
                 is_last=first + stop == (part + 1) * rows_per_part,
@@ -168,7 +173,12 @@ class _Scorer:
         # Batches no longer than a part, so that a wrong line costs no whole part before it.
         batch_size = min(self._request.batch_size, self._run.rows_per_part)
         num_features = self._retriever.num_features
-        return read_records(self._source.path, batch_size=batch_size, num_features=num_features)
+        return read_records(
+            self._source.path,
+            batch_size=batch_size,
+            num_features=num_features,
+            kinds=self._retriever.query_kinds,
+        )
 
     def _scored(
         self, pieces: Iterable[Piece], on_scored: Callable[[int], None]
@@ -181,10 +191,22 @@ class _Scorer:
 
     def _top_k(self, piece: Piece) -> TopK:
         try:
-            self._retriever.validate(piece.queries, self._k)
-        except InvalidQueryError as error:
-            raise at_line(self._source.path, piece.line, error) from error
-        return self._retriever.top_k(piece.queries, self._k)
+            return self._answer(piece.queries)
+        except InvalidQueryError:
+            self._refuse_first_wrong(piece)
+            raise
+
+    def _answer(self, queries: Queries) -> TopK:
+        self._retriever.validate(queries, self._k)
+        return self._retriever.top_k(queries, self._k)
+
+    def _refuse_first_wrong(self, piece: Piece) -> None:
+        """Asks row by row, to name the line of the first that cannot be answered."""
+        for row, line in enumerate(piece.lines):
+            try:
+                self._answer(piece.queries.rows(row, row + 1))
+            except InvalidQueryError as error:
+                raise at_line(self._source.path, line, error) from error
 
     def _write_part(self, number: int, scored: Iterable[tuple[list[str], TopK]]) -> PartRecord:
         path = self._folder.path / part_name(number)

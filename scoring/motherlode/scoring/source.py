@@ -15,6 +15,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from motherlode.core.errors import DataError
+from motherlode.core.records.messages import Words
+from motherlode.core.records.reader import format_of
 from motherlode.scoring.records import InputRecord
 
 _CHUNK_BYTES = 1 << 20
@@ -54,14 +56,19 @@ def identify(path: Path) -> Source:
     """The file with the digest of its content; reads all of it once.
 
     Raises:
-        DataError: If it is not a readable file.
+        DataError: If it is not a readable file, or its name stands for no format.
     """
+    # A pipe or a device could not be read twice.
+    if path.exists() and not (path.is_file() or path.is_dir()):
+        actual = Words("something else")
+        raise DataError(path, None, "input", expected="a readable file", actual=actual)
     try:
         with path.open("rb") as file:
             stamp = _stamp(os.fstat(file.fileno()))
             sha256 = hashlib.file_digest(file, "sha256").hexdigest()
     except OSError as error:
         raise _unreadable(path, error) from error
+    format_of(path)
     return Source(path, InputRecord(name=path.name, size_bytes=stamp[1], sha256=sha256), stamp)
 
 
@@ -74,12 +81,21 @@ def count_rows(path: Path) -> int | None:
     try:
         if path.suffix == ".parquet":
             return int(pq.read_metadata(path).num_rows)
+        if path.suffix == ".gz" and path.stat().st_size == 0:
+            return None
         num_lines, first = _count_lines(path)
         if path.name.endswith((".txt", ".txt.gz")) and num_lines:
-            return max(int(first.split()[0]), num_lines - 1)
+            return _count_records(first, num_lines)
     except (OSError, EOFError, zlib.error, pa.ArrowException, ValueError, IndexError):
         return None  # whoever reads the records names what is wrong
     return num_lines
+
+
+def _count_records(header: bytes, num_lines: int) -> int | None:
+    counts = header.split()
+    if len(counts) != 3 or not all(map(bytes.isdigit, counts)):
+        return None
+    return max(int(counts[0]), num_lines - 1)
 
 
 def _count_lines(path: Path) -> tuple[int, bytes]:

@@ -118,3 +118,33 @@ def test_sizes_are_shown_in_decimal_units(size_bytes: int, text: str) -> None:
     from motherlode.cli.inspect import _readable_size
 
     assert _readable_size(size_bytes) == text
+
+
+def test_a_model_that_cannot_be_read_whole_is_a_row_and_hides_no_other(
+    repository: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    publish_tiny(repository, "other", num_labels=5)
+    (repository / "other/aliases.json").write_text("[" * 100_000)
+    inspect(repository=repository)
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[1].startswith("other")
+    assert "aliases.json: cannot be read" in lines[1]
+    assert lines[2].split()[:2] == ["other", "1"]
+    assert [line.split()[0] for line in lines[3:]] == ["tiny"] * 3
+    inspect(repository=repository, json=True)
+    other, tiny = json.loads(capsys.readouterr().out)["models"]
+    assert "aliases.json: cannot be read" in other["error"]
+    assert "error" not in tiny
+
+
+def test_a_model_folder_that_cannot_be_read_is_a_row(
+    repository: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def no_access(_: Repository, model: str) -> list[int]:
+        raise BundleError(Path(model), "cannot be read: Permission denied")
+
+    monkeypatch.setattr(Repository, "versions", no_access)
+    inspect(repository=repository)
+    line = capsys.readouterr().out.splitlines()[1]
+    assert line.startswith("tiny")
+    assert line.endswith("cannot be read: Permission denied")

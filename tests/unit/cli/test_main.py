@@ -113,6 +113,8 @@ def test_a_command_may_return_its_status(raising, outcome, status):
         (["--nix"], "unknown option --nix"),
         (["query", "--target"], "--target requires an argument"),
         (["query", "--target", "x:1", "--text", "a", "-k", "0"], "-k"),
+        (["query", "--target", "x:1", "--text", "a", "--timeout-s", "inf"], "--timeout-s"),
+        (["query", "--target", "x:1", "--text", "a", "--timeout-s", "1e300"], "--timeout-s"),
         (["query", "--target", "x:1", "--nix"], "--nix"),
         (["--log-level", "loud", "query"], "--log-level"),
     ],

@@ -69,7 +69,11 @@ def test_a_folder_without_manifest_holds_no_bundle(tmp_path: Path) -> None:
         read_manifest(tmp_path)
 
 
-@pytest.mark.parametrize("text", ["", "{", "[1]", '"x"', "{}", '{"format_version": "1"}', "\xff"])
+@pytest.mark.parametrize(
+    "text",
+    ["", "{", "[1]", '"x"', "{}", '{"format_version": "1"}', "\xff", "[" * 100_000],
+    ids=range(8),
+)
 def test_what_is_no_manifest_is_refused(tmp_path: Path, text: str) -> None:
     (tmp_path / "manifest.json").write_bytes(text.encode("latin-1"))
     with pytest.raises(BundleError, match=r"manifest\.json"):

@@ -212,7 +212,7 @@ def test_a_truncated_gzip_stream_is_named_after_the_records_before_the_cut(tmp_p
     assert next(batches).queries.texts == [str(text) for text in texts[:10]]
     with pytest.raises(DataError, match=r"gzip stream: expected a whole one") as caught:
         list(batches)
-    assert caught.value.line > 10
+    assert caught.value.line is None
 
 
 def test_a_file_that_is_only_called_gz_is_refused(tmp_path):
@@ -253,3 +253,17 @@ def test_labels_repeated_in_a_record_are_left_to_the_caller(tmp_path):
     path = write_lines(tmp_path / "q.jsonl", json.dumps({"text": "a", "labels": ["x", "x"]}))
     (batch,) = read(path)
     assert batch.labels == [["x", "x"]]
+
+
+def test_a_file_of_no_bytes_is_no_gzip_stream(tmp_path):
+    path = tmp_path / "q.jsonl.gz"
+    path.touch()
+    assert "gzip stream: expected a whole one, got no bytes" in str(refused(path))
+
+
+def test_an_input_of_another_kind_than_wanted_is_named_before_its_width(tmp_path):
+    path = write_bytes(tmp_path / "q.jsonl", b'{"features": [1.0, 2.0]}\n')
+    with pytest.raises(DataError, match=r"q\.jsonl:1: queries: expected one of text, sparse, got"):
+        list(read_records(path, batch_size=1, num_features=9, kinds=("text", "sparse")))
+    with pytest.raises(DataError, match="queries: expected text, got features"):
+        list(read_records(path, batch_size=1, kinds=["text"]))

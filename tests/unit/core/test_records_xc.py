@@ -123,3 +123,9 @@ def test_bytes_that_are_not_utf8_are_named_with_their_line(tmp_path):
     path = write_bytes(tmp_path / "q.txt", b"1 10 3\n0 1:\xff\n")
     with pytest.raises(DataError, match=r"q\.txt:2: line: expected UTF-8, got byte 0xff"):
         read(path)
+
+
+def test_a_sparse_file_is_refused_where_other_inputs_are_wanted(tmp_path):
+    path = write_lines(tmp_path / "q.txt", "1 10 3", "0 1:1")
+    with pytest.raises(DataError, match=r"q\.txt:1: queries: expected text, got sparse"):
+        list(read_records(path, batch_size=1, kinds=["text"]))

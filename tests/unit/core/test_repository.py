@@ -148,7 +148,12 @@ def test_an_alias_needs_a_version_that_exists(filled: Repository) -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["", "[]", '{"stable": "2"}', '{"stable": true}', '{"stable": 0}', '{"7": 2}']
+    "text",
+    [
+        *("", "[]", '{"stable": "2"}', '{"stable": true}', '{"stable": 0}', '{"7": 2}'),
+        *('{"stable": 1000000000000000000}', "[" * 100_000),
+    ],
+    ids=range(8),
 )
 def test_a_broken_file_of_aliases_is_refused_by_path(filled: Repository, text: str) -> None:
     (filled.path / "tiny" / "aliases.json").write_text(text)
@@ -347,3 +352,46 @@ def test_a_version_that_cannot_be_removed_is_named(
 def test_to_keep_no_version_is_refused(repository: Repository, keep: int) -> None:
     with pytest.raises(ConfigError, match="keep: expected at least 1"):
         repository.publish("tiny", tiny_draft(num_labels=5), keep=keep)
+
+
+def test_a_model_folder_that_cannot_be_read_is_listed_and_named(
+    filled: Repository, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def no_access(_: Path) -> None:
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    listing = {filled.path: list(filled.path.iterdir())}
+    monkeypatch.setattr(Path, "iterdir", lambda path: listing.get(path) or no_access(path))
+    assert filled.models() == ["tiny"]
+    with pytest.raises(BundleError, match="tiny: cannot be read: Permission denied"):
+        filled.versions("tiny")
+
+
+def test_aliases_that_cannot_be_read_stop_a_publish_that_would_retire(filled: Repository) -> None:
+    (filled.path / "tiny/aliases.json").write_text("broken")
+    with pytest.raises(BundleError, match=r"aliases\.json: cannot be read"):
+        filled.publish("tiny", tiny_draft(num_labels=5), keep=1)
+    assert filled.versions("tiny") == [1, 2, 3]
+
+
+def test_versions_that_cannot_be_retired_are_a_warning_after_the_publish(
+    filled: Repository, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("motherlode.core.repository.remove_folder", no_space)
+    assert filled.publish("tiny", tiny_draft(num_labels=5), keep=1) == 4
+    assert "older versions of tiny stay" in caplog.text
+
+
+def test_what_would_stop_a_publish_is_found_before_it(
+    filled: Repository, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    filled.check_publish("tiny", keep=1)
+    assert entries(filled.path) == ["tiny"]
+    with pytest.raises(ConfigError, match="model: expected"):
+        filled.check_publish("../tiny")
+    (tmp_path / "file").touch()
+    with pytest.raises(BundleError, match="cannot publish"):
+        Repository(tmp_path / "file").check_publish("tiny")
+    monkeypatch.setattr("motherlode.core.repository.tempfile.TemporaryFile", no_space)
+    with pytest.raises(BundleError, match="tiny: cannot publish: No space left"):
+        filled.check_publish("tiny")

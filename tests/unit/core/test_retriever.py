@@ -315,3 +315,26 @@ def test_bad_dense_features_are_refused_with_the_field(
 ) -> None:
     with pytest.raises(InvalidQueryError, match=message):
         dense_retriever.validate(DenseQueries(make()), 1)
+
+
+@pytest.mark.parametrize("normalize", [True, False])
+def test_features_whose_embedding_overflows_are_refused_by_their_own_name(
+    tmp_path: Path, normalize: bool
+) -> None:
+    write_bundle(tiny_draft(normalize=normalize), tmp_path / "bundle")
+    retriever = Retriever(read_bundle(tmp_path / "bundle"), model="tiny", version=1)
+    values, indptr = np.full(2, 3e38, np.float32), np.array([0, 2])
+    queries = SparseQueries(indptr, np.array([3, 4]), values, retriever.num_features)
+    retriever.validate(queries, 3)
+    with pytest.raises(InvalidQueryError, match="values small enough for scores") as caught:
+        retriever.top_k(queries, 3)
+    assert caught.value.field == "queries.sparse.values"
+
+
+def test_dense_features_whose_embedding_overflows_are_refused_by_their_own_name(
+    dense_retriever: Retriever,
+) -> None:
+    queries = DenseQueries(np.full((1, dense_retriever.num_features), 3e38, np.float32))
+    with pytest.raises(InvalidQueryError) as caught:
+        dense_retriever.top_k(queries, 3)
+    assert caught.value.field == "queries.features"

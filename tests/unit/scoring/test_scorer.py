@@ -49,7 +49,8 @@ def test_cut_gives_each_row_after_the_skipped_ones_once_and_in_its_part(
         str(row) for row in range(skip, sum(sizes))
     ]
     for piece in pieces:
-        assert piece.ids[0] == str(piece.start) == str(piece.line - 1)
+        assert piece.ids[0] == str(piece.start)
+        assert [str(line - 1) for line in piece.lines] == piece.ids
         assert {int(name) // rows_per_part for name in piece.ids} == {piece.part}
         assert piece.is_last == ((int(piece.ids[-1]) + 1) % rows_per_part == 0)
         assert list(piece.queries.texts) == [f"text {name}" for name in piece.ids]
@@ -184,10 +185,30 @@ def test_queries_of_a_kind_that_the_model_does_not_take_are_named_by_file_and_li
     shared_repository: Path, tmp_path: Path, output: Path
 ) -> None:
     path = tmp_path / "queries.jsonl"
-    path.write_text(json.dumps({"features": [0.5] * 53}))
+    path.write_text(json.dumps({"features": [0.5] * 2}))
     with pytest.raises(DataError, match=r"queries\.jsonl:1: queries: expected one of text,"):
         score_file(request(shared_repository, path, output))
-    assert set(contents(output)) == {"_run.json"}
+
+
+def test_a_run_that_wrote_nothing_leaves_the_folder_to_the_repaired_input(
+    shared_repository: Path, source: Path, output: Path
+) -> None:
+    good = source.read_text()
+    source.write_text("broken\n" + good)
+    with pytest.raises(DataError, match=r"queries\.jsonl:1"):
+        score_file(request(shared_repository, source, output))
+    assert contents(output) == {}
+    source.write_text(good)
+    assert score_file(request(shared_repository, source, output)).success.num_rows == 50
+
+
+def test_a_query_whose_embedding_overflows_is_named_by_file_and_line(
+    shared_repository: Path, tmp_path: Path, output: Path
+) -> None:
+    path = tmp_path / "queries.txt"
+    path.write_text("3 53 1\n 3:1\n 4:1\n 3:3e38 4:3e38\n")
+    with pytest.raises(DataError, match=r"queries\.txt:4: queries\.sparse\.values: expected"):
+        score_file(request(shared_repository, path, output))
 
 
 def test_an_input_that_changes_on_the_way_gets_no_further_part(

@@ -80,6 +80,31 @@ def test_the_rows_of_a_parquet_file_come_from_its_footer(tmp_path: Path) -> None
     assert count_rows(write_parquet(tmp_path / "q.parquet", texts(30))) == 30
 
 
+@pytest.mark.parametrize("header", ["-1 3 4", "0 3", "0 three 4"])
+def test_a_sparse_text_file_with_a_wrong_header_has_an_unknown_number_of_rows(
+    tmp_path: Path, header: str
+) -> None:
+    (tmp_path / "q.txt").write_text(f"{header}\n")
+    assert count_rows(tmp_path / "q.txt") is None
+
+
+def test_a_gzip_file_of_no_bytes_is_not_empty_but_broken(tmp_path: Path) -> None:
+    (tmp_path / "q.jsonl.gz").touch()
+    assert count_rows(tmp_path / "q.jsonl.gz") is None
+
+
+@pytest.mark.parametrize("name", ["q.csv", "q"])
+def test_a_file_of_an_unknown_format_is_refused_by_its_name(tmp_path: Path, name: str) -> None:
+    (tmp_path / name).touch()
+    with pytest.raises(DataError, match="file name: expected one that ends in"):
+        identify(tmp_path / name)
+
+
+def test_a_device_is_no_input() -> None:
+    with pytest.raises(DataError, match="input: expected a readable file"):
+        identify(Path(os.devnull))
+
+
 @pytest.mark.parametrize("name", ["q.parquet", "q.jsonl.gz", "q.txt", "missing.jsonl"])
 def test_the_rows_of_a_broken_file_are_unknown(tmp_path: Path, name: str) -> None:
     if not name.startswith("missing"):

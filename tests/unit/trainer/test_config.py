@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import math
 from pathlib import Path
 
 import numpy as np
@@ -43,7 +44,7 @@ def owl(weights: dict[str, object]) -> dict[str, object]:
         ({"negatives": {"kind": "nearest", "refresh_steps": 0}}, "negatives.refresh_steps"),
         ({"negatives": {"kind": "nearest", "shared": False}}, "negatives.shared"),
         ({"negatives": {"kind": "nearest", "index": {"nprobe": 0}}}, "negatives.index.nprobe"),
-        ({"negatives": {"kind": "nearest", "index": {"kind": "tree"}}}, "negatives.index"),
+        ({"negatives": {"kind": "nearest", "index": {"kind": "tree"}}}, "negatives.index.kind"),
         ({"negatives": {"kind": "in_batch", "shared": False}}, "negatives.shared"),
         ({"negatives": {"kind": "in_batch", "num_candidates": 8}}, "negatives.num_candidates"),
         ({"negatives": {"kind": "in_batch", "keep": 0}}, "negatives.keep"),
@@ -51,9 +52,23 @@ def owl(weights: dict[str, object]) -> dict[str, object]:
         ({"negatives": {"kind": "frequency", "smoothing": -1}}, "negatives.smoothing"),
         ({"negatives": {"kind": "uniform", "alpha": 1}}, "negatives.alpha"),
         ({"negatives": {"alpha": 1}}, "negatives.alpha"),
-        ({"negatives": {"kind": "popular"}}, "negatives"),
-        ({"loss": {"kind": "hinge"}}, "loss"),
+        ({"negatives": {"kind": "popular"}}, "negatives.kind"),
+        ({"loss": {"kind": "hinge"}}, "loss.kind"),
         ({"loss": {"margin": "hinge"}}, "loss.margin"),
+        ({"encoder": {"bag": 3}}, "encoder.bag"),
+        ({"encoder": {"width": 0}}, "encoder.width"),
+        ({"encoder": {"kind": "dense"}}, "encoder.kind"),
+        ({"loop": {"epochs": math.inf}}, "loop.epochs"),
+        ({"loop": {"epochs": 1e300}}, "loop.epochs"),
+        ({"loop": {"epochs": True}}, "loop.epochs"),
+        ({"loop": {"epochs": "2"}}, "loop.epochs"),
+        ({"loop": {"evaluations": 10**12}}, "loop.evaluations"),
+        ({"labels": {"scale": math.inf}}, "labels.scale"),
+        ({"labels": {"scale": 1e300}}, "labels.scale"),
+        ({"optimizer": {"head_lr": math.nan}}, "optimizer.head_lr"),
+        ({"regularizer": {"kind": "glas", "weight": math.inf}}, "regularizer.weight"),
+        ({"propensity": {"a": 1e308}}, "propensity.a"),
+        ({"propensity": {"b": 1e308}}, "propensity.b"),
         ({"loss": {"kind": "pairwise_owl", "margin": "cubic"}}, "loss.margin"),
         ({"loss": {"kind": "cosine_contrastive", "nu": 0}}, "loss.nu"),
         ({"loss": {"kind": "regularized_negative_sampling", "regularization": -1}}, REGULARIZATION),
@@ -84,8 +99,8 @@ def test_a_wrong_key_or_value_is_an_error_with_its_path(
 
 
 def test_the_encoder_must_take_the_features() -> None:
-    with pytest.raises(ConfigError, match=r"encoder\.kind must be 'dense'"):
-        check_config({"features": {"kind": "dense"}})
+    with pytest.raises(ConfigError, match=r"expected 'dense' for dense features, got 'bag'"):
+        check_config({"features": {"kind": "dense"}, "encoder": {"kind": "bag"}})
 
 
 @pytest.mark.parametrize(
@@ -121,6 +136,66 @@ def test_overrides_are_parsed_as_toml_and_applied_in_order() -> None:
     assert config.loop.epochs == 0.5
     assert config.index.kind == "hnsw"
     assert config.features.model_dump()["words"] == (1, 2)
+
+
+@pytest.mark.parametrize(
+    ("document", "message"),
+    [
+        ({"loss": {"kind": "hinge"}}, "expected one of 'pairwise_owl', .*, got 'hinge'"),
+        ({"features": 3}, "expected an object, got 3"),
+        ({"loss": {"kind": "\udcff"}}, "config: expected UTF-8, .*surrogate"),
+        ({"features": {"words": [2, 1]}}, "features: expected words: the least must not be above"),
+    ],
+)
+def test_a_message_says_in_one_piece_what_was_expected(
+    document: dict[str, object], message: str
+) -> None:
+    with pytest.raises(ConfigError, match=message):
+        check_config(document)
+
+
+def test_another_kind_of_a_section_drops_what_the_recipe_says_of_the_old_one(
+    tmp_path: Path,
+) -> None:
+    path = tmp_path / "recipe.toml"
+    path.write_text('[loss]\nkind = "pairwise_owl"\nmargin = "hinge"\n[index]\n', encoding="utf8")
+    config = load_config(
+        str(path), ["index.nprobe=3", "loss.kind=decoupled_softmax", "index.kind=ivf_flat"]
+    )
+    assert config.loss.model_dump() == {"kind": "decoupled_softmax"}
+    assert config.index.model_dump() == {"kind": "ivf_flat", "nlist": None, "nprobe": 3}
+    kept = load_config(str(path), ["loss.kind=pairwise_owl"])
+    assert kept.loss.model_dump(exclude={"weights"}) == {"kind": "pairwise_owl", "margin": "hinge"}
+
+
+@pytest.mark.parametrize(("kind", "encoder"), [("text", "bag"), ("sparse", "bag"), ("dense",) * 2])
+def test_the_default_recipe_fits_data_of_every_kind(kind: str, encoder: str) -> None:
+    config = load_config("default", ["encoder.width=8"], data_kind=kind)
+    assert (config.features.kind, config.encoder.kind) == (kind, encoder)
+    assert load_config("geonames", data_kind=kind).features.kind == "text"
+
+
+def test_the_default_recipe_has_the_texts_features_where_the_data_is_text() -> None:
+    assert load_config("default", data_kind="text") == load_config("default")
+
+
+@pytest.mark.parametrize(
+    "override",
+    ["seed=1\nfoo=2", "seed=" + "[" * 5000, f"seed={'[' * 400}{']' * 400}"],
+    ids=range(3),
+)
+def test_a_value_of_an_override_is_one_value_and_not_nested_deeply(override: str) -> None:
+    with pytest.raises(ConfigError, match=r"one value|nested less deeply"):
+        load_config("default", [override])
+
+
+@pytest.mark.parametrize("content", [b"\xff\xfe", b"a = " + b"[" * 5000], ids=range(2))
+def test_a_recipe_that_is_not_utf8_or_nested_too_deeply_is_an_error(
+    tmp_path: Path, content: bytes
+) -> None:
+    (tmp_path / "recipe.toml").write_bytes(content)
+    with pytest.raises(ConfigError, match=r"recipe\.toml: expected (UTF-8|brackets)"):
+        load_config(str(tmp_path / "recipe.toml"))
 
 
 @pytest.mark.parametrize("override", ["loop.epochs", "=3", ".epochs=3", "seed.low=3=4"])

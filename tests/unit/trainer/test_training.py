@@ -4,70 +4,21 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from typing_extensions import override
 
 from motherlode.core.bundle import read_bundle
 from motherlode.core.errors import ConfigError, InvalidInputError, MotherlodeError
 from motherlode.core.queries import TextQueries
 from motherlode.core.repository import Repository
 from motherlode.core.retriever import Retriever
-from motherlode.trainer.checkpoint import CheckpointFolder, Point
+from motherlode.trainer.checkpoint import CheckpointFolder
 from motherlode.trainer.config import TrainConfig, check_config
-from motherlode.trainer.progress import RunDisplay, SilentDisplay
-from motherlode.trainer.training import TrainingOutcome, TrainingRequest, train_and_publish
 from tests.support.planted import small_config, write_planted
-
-
-class KilledError(Exception):
-    """Stands for a process that dies."""
-
-
-class KillingDisplay(RunDisplay):
-    """Dies after some steps."""
-
-    def __init__(self, after_steps: int) -> None:
-        self.left = after_steps
-        self.started_at = 0
-
-    @override
-    def start(self, step: int, num_steps: int) -> None:
-        self.started_at = step
-
-    @override
-    def step(self, loss: float, num_examples: int) -> None:
-        self.left -= 1
-        if self.left == 0:
-            raise KilledError
-
-    @override
-    def point(self, point: Point) -> None:
-        pass
-
-    @override
-    def stop(self) -> None:
-        pass
+from tests.support.training import KilledError, KillingDisplay, run
 
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_planted(tmp_path_factory.mktemp("planted"))
-
-
-def run(
-    data: Path,
-    repository: Path,
-    config: TrainConfig,
-    display: RunDisplay | None = None,
-    **options: object,
-) -> TrainingOutcome:
-    request = TrainingRequest(
-        config=config,
-        data=data,
-        repository=repository,
-        model="planted",
-        **options,  # type: ignore[arg-type]
-    )
-    return train_and_publish(request, display or SilentDisplay())
 
 
 LOSSES = [

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import final
@@ -85,7 +88,7 @@ class CheckpointFolder:
         """
         metadata = {"run": self._run_digest, "progress": json.dumps(asdict(progress))}
         path = self._path(name)
-        staging = path.with_suffix(".staging")
+        staging = _staging(path)
         try:
             self._folder.mkdir(parents=True, exist_ok=True)
             save_file(_tensors(model, optimizer), staging, metadata)
@@ -124,12 +127,57 @@ class CheckpointFolder:
     def remove(self) -> None:
         """Forget the run."""
         for name in ("newest", "best"):
-            self._path(name).unlink(missing_ok=True)
-        if self._folder.is_dir() and not any(self._folder.iterdir()):
-            self._folder.rmdir()
+            path = self._path(name)
+            path.unlink(missing_ok=True)
+            # Left by a run that was killed while it saved.
+            _staging(path).unlink(missing_ok=True)
 
     def _path(self, name: str) -> Path:
         return self._folder / f"{name}.safetensors"
+
+
+@contextmanager
+def claim(folder: Path) -> Iterator[None]:
+    """Holds a checkpoint folder, made if missing, for one run; at the end it goes if it is empty.
+
+    The kernel drops the lock when the process ends, however it ends.
+
+    Raises:
+        MotherlodeError: If another run holds it, or it cannot be made.
+    """
+    try:
+        lock = _lock(folder)
+    except BlockingIOError:
+        reason = "another training of this model into this repository is under way"
+        raise MotherlodeError(f"{folder}: {reason}") from None
+    except OSError as error:
+        raise MotherlodeError(f"{folder}: cannot be used: {error.strerror or error}") from error
+    try:
+        yield
+    finally:
+        with suppress(OSError):
+            folder.rmdir()
+        os.close(lock)
+
+
+def _lock(folder: Path) -> int:
+    while True:
+        folder.mkdir(parents=True, exist_ok=True)
+        file = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if os.path.samestat(os.fstat(file), folder.stat()):
+                return file
+        except FileNotFoundError:
+            pass  # a run that ended has just removed it: made again
+        except BaseException:
+            os.close(file)
+            raise
+        os.close(file)
+
+
+def _staging(path: Path) -> Path:
+    return path.with_suffix(".staging")
 
 
 def _tensors(model: Model, optimizer: torch.optim.Optimizer | None) -> dict[str, Tensor]:

@@ -11,11 +11,13 @@ from pathlib import Path
 from typing import Any, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic_core import ErrorDetails
 
 from motherlode.core.encoders import AnyEncoderConfig, BagEncoderConfig
 from motherlode.core.errors import ConfigError, NotFoundError
 from motherlode.core.features import FeaturesConfig, TextFeaturesConfig
 from motherlode.core.index import ExactConfig, IndexConfig
+from motherlode.core.records.messages import Words
 from motherlode.trainer.evaluation import PropensityConfig
 from motherlode.trainer.losses import (
     DecoupledSoftmaxConfig,
@@ -32,14 +34,14 @@ RECIPES = resources.files("motherlode.trainer") / "recipes"
 class Section(BaseModel):
     """A part of the configuration: fixed once read, unknown keys refused."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
 class LabelsConfig(Section):
     """The label table and how it meets the queries."""
 
     normalize: bool = Field(default=True, description="unit l2 norm of label embeddings")
-    scale: float = Field(default=20.0, gt=0, description="factor on scores inside the loss")
+    scale: float = Field(default=20.0, gt=0, le=1e6, description="factor on scores in the loss")
 
 
 class OptimizerConfig(Section):
@@ -55,11 +57,11 @@ class OptimizerConfig(Section):
 class LoopConfig(Section):
     """How long and how often."""
 
-    epochs: float = Field(default=5, gt=0)
+    epochs: float = Field(default=5, gt=0, le=1e6)
     batch_size: int = Field(default=512, ge=1)
     feature_dropout: float = Field(default=0.0, ge=0, lt=1, description="of a query's features")
     held_out: int = Field(default=2000, ge=0, description="training queries kept for validation")
-    evaluations: int = Field(default=5, ge=1, description="validations in the whole run")
+    evaluations: int = Field(default=5, ge=1, le=100_000, description="validations in the run")
     patience: int | None = Field(default=None, ge=1, description="stop after so many no better")
     checkpoint_every_s: float = Field(default=60.0, gt=0, description="seconds between checkpoints")
 
@@ -90,7 +92,8 @@ class TrainConfig(Section):
     def _encoder_takes_the_features(self) -> Self:
         needed = "dense" if self.features.kind == "dense" else "bag"
         if self.encoder.kind != needed:
-            raise ValueError(f"encoder.kind must be {needed!r} for {self.features.kind} features")
+            expected = f"{needed!r} for {self.features.kind} features"
+            raise ConfigError("encoder.kind", expected=expected, actual=self.encoder.kind)
         return self
 
     @model_validator(mode="after")
@@ -134,15 +137,26 @@ def recipe_names() -> list[str]:
     )
 
 
-def load_config(recipe: str, overrides: Iterable[str] = ()) -> TrainConfig:
+def load_config(
+    recipe: str, overrides: Iterable[str] = (), *, data_kind: str | None = None
+) -> TrainConfig:
     """A configuration from a recipe's name or a TOML file, then `a.b=value` overrides.
+
+    An override that changes the `kind` of a section drops what the recipe says of the old one.
+
+    Args:
+        recipe: Name of a recipe, or a path ending in `.toml`.
+        overrides: Applied in their order, but those of a `kind` before the others.
+        data_kind: `features.kind` of the recipe `default`, which fits data of every kind.
 
     Raises:
         ConfigError: If a key is unknown or a value wrong; names its path.
         NotFoundError: If there is no such recipe or file.
     """
     document = _read_toml(recipe)
-    for override in overrides:
+    if recipe == "default" and data_kind is not None:
+        overrides = [f"features.kind={data_kind}", *overrides]
+    for override in sorted(overrides, key=lambda override: not _names_kind(override)):
         _apply(document, override)
     return check_config(document)
 
@@ -153,21 +167,31 @@ def check_config(document: Mapping[str, Any]) -> TrainConfig:
     Raises:
         ConfigError: If a key is unknown or a value wrong; names its path.
     """
-    complete = _with_kinds(document)
+    whole = _with_kinds(document)
     try:
-        return TrainConfig.model_validate(complete)
+        # As JSON, which tells 2 from "2" and from true, and arrays from nothing but themselves.
+        return TrainConfig.model_validate_json(json.dumps(whole, default=str), strict=True)
+    except RecursionError:
+        raise _nested_too_deeply("config") from None
     except ValidationError as error:
-        first = error.errors()[0]
-        path = ".".join(_without_union_tags(complete, first["loc"]))
-        expected = _expectation(first["type"], first["msg"])
-        raise ConfigError(path or "config", expected=expected, actual=first["input"]) from None
+        raise _config_error(error.errors()[0], whole) from None
 
 
 def _with_kinds(document: Mapping[str, Any]) -> dict[str, Any]:
     """The document with the default kind in each section that leaves its kind out."""
+    # The default encoder depends on the features, so that it is there even if nobody names it.
+    whole = {"encoder": {}, **document}
+    whole |= _sections_with_kinds(whole, _default_kinds(document))
+    if isinstance(negatives := whole.get("negatives"), dict):
+        index = _sections_with_kinds(negatives, {"index": "ivf_flat"})
+        whole["negatives"] = {**negatives, **index}
+    return whole
+
+
+def _default_kinds(document: Mapping[str, Any]) -> dict[str, str]:
     features = document.get("features")
     is_dense = isinstance(features, dict) and features.get("kind") == "dense"
-    kinds = {
+    return {
         "features": "text",
         "encoder": "dense" if is_dense else "bag",
         "negatives": "uniform",
@@ -175,11 +199,6 @@ def _with_kinds(document: Mapping[str, Any]) -> dict[str, Any]:
         "regularizer": "none",
         "index": "exact",
     }
-    complete = {**document, **_sections_with_kinds(document, kinds)}
-    if isinstance(negatives := complete.get("negatives"), dict):
-        index = _sections_with_kinds(negatives, {"index": "ivf_flat"})
-        complete["negatives"] = {**negatives, **index}
-    return complete
 
 
 def _sections_with_kinds(
@@ -193,13 +212,27 @@ def _sections_with_kinds(
     }
 
 
-def _expectation(kind: str, message: str) -> str:
-    """What pydantic wanted, as the end of `expected ...`."""
-    if kind == "extra_forbidden":
-        return "no such key"
-    if kind == "union_tag_not_found":
-        return "a kind"
-    return message.removeprefix("Value error, ").removeprefix("Input should be ")
+def _config_error(error: ErrorDetails, document: Mapping[str, Any]) -> ConfigError:
+    parts = list(_without_union_tags(document, error["loc"]))
+    match error["type"]:
+        case "union_tag_invalid":
+            path, expected = [*parts, "kind"], f"one of {error['ctx']['expected_tags']}"
+            return ConfigError(".".join(path), expected=expected, actual=error["ctx"]["tag"])
+        case "extra_forbidden":
+            expected = "no such key"
+        case "union_tag_not_found":
+            expected = "a kind"
+        case "json_invalid":
+            expected, actual = "UTF-8, and brackets nested less deeply", error["ctx"]["error"]
+            return ConfigError("config", expected=expected, actual=Words(actual))
+        case _:
+            message = error["msg"].removeprefix("Value error, ")
+            expected = message.removeprefix("Input should be ")
+    return ConfigError(".".join(parts) or "config", expected=expected, actual=error["input"])
+
+
+def _nested_too_deeply(place: str) -> ConfigError:
+    return ConfigError(place, expected="brackets nested less deeply", actual=Words("too many"))
 
 
 def _without_union_tags(document: Mapping[str, Any], parts: Iterable[str | int]) -> Iterator[str]:
@@ -220,7 +253,7 @@ def _read_toml(recipe: str) -> dict[str, Any]:
     if path.suffix == ".toml":
         if not path.is_file():
             raise NotFoundError("configuration file", recipe)
-        text = path.read_text(encoding="utf8")
+        text = _read_text(path)
     elif recipe in recipe_names():
         text = (RECIPES / f"{recipe}.toml").read_text(encoding="utf8")
     else:
@@ -228,7 +261,21 @@ def _read_toml(recipe: str) -> dict[str, Any]:
     try:
         return tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
-        raise ConfigError(recipe, expected="valid TOML", actual=str(error)) from None
+        raise ConfigError(recipe, expected="valid TOML", actual=Words(str(error))) from None
+    except RecursionError:
+        raise _nested_too_deeply(recipe) from None
+
+
+def _read_text(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf8")
+    except UnicodeDecodeError as error:
+        actual = f"byte 0x{error.object[error.start]:02x} at place {error.start}"
+        raise ConfigError(str(path), expected="UTF-8", actual=Words(actual)) from None
+
+
+def _names_kind(override: str) -> bool:
+    return override.partition("=")[0].strip().endswith(".kind")
 
 
 def _apply(document: dict[str, Any], override: str) -> None:
@@ -236,15 +283,32 @@ def _apply(document: dict[str, Any], override: str) -> None:
     *sections, key = path.strip().split(".")
     if not equals or not key or not all(sections):
         raise ConfigError("--set", expected="section.key=value", actual=override)
+    value = _parse_value(path, text.strip())
+    if key == "kind" and len(sections) == 1:
+        _change_kind(document, sections[0], value)
     for section in sections:
         document = document.setdefault(section, {})
         if not isinstance(document, dict):
             raise ConfigError(f"--set {path}", expected=f"{section} to be a section", actual=text)
-    document[key] = _parse_value(text.strip())
+    document[key] = value
 
 
-def _parse_value(text: str) -> Any:
+def _change_kind(document: dict[str, Any], name: str, kind: object) -> None:
+    """Empties a section whose kind becomes another: its keys are those of the old kind."""
+    section = document.get(name)
+    if isinstance(section, dict) and kind != section.get(
+        "kind", _default_kinds(document).get(name)
+    ):
+        document[name] = {}
+
+
+def _parse_value(path: str, text: str) -> Any:
     try:
-        return tomllib.loads(f"value = {text}")["value"]
+        parsed = tomllib.loads(f"value = {text}")
     except tomllib.TOMLDecodeError:
         return text
+    except RecursionError:
+        raise _nested_too_deeply(f"--set {path}") from None
+    if len(parsed) > 1:
+        raise ConfigError(f"--set {path}", expected="one value", actual=text)
+    return parsed["value"]

@@ -54,14 +54,14 @@ class PropensityConfig(BaseModel):
     """Constants A and B of the propensities, see `hits.inverse_propensities`.
 
     Attributes:
-        a: Exponent; the smaller, the more alike all labels weigh.
-        b: Offset of the label frequencies, in training queries.
+        a: Exponent, at most 10; the smaller, the more alike all labels weigh.
+        b: Offset of the label frequencies, in training queries, 1e-6 to 1e6.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    a: float = Field(default=0.55, gt=0, allow_inf_nan=False)
-    b: float = Field(default=1.5, gt=0, allow_inf_nan=False)
+    a: float = Field(default=0.55, gt=0, le=10, allow_inf_nan=False)
+    b: float = Field(default=1.5, ge=1e-6, le=1e6, allow_inf_nan=False)
 
 
 @final

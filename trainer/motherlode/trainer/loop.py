@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import logging
+import math
 import time
 from dataclasses import dataclass
 from typing import final
 
+import torch
+
+from motherlode.core.errors import MotherlodeError
 from motherlode.core.features import Featurizer
 from motherlode.core.index import ExactConfig, build_index
 from motherlode.core.queries import Features
@@ -21,6 +26,10 @@ from motherlode.trainer.regularizers import new_regularizer
 from motherlode.trainer.step import Step, new_sampler
 
 VALIDATION_FIGURES = ("P@1", "R@10")
+# Beyond it the length of an embedding leaves the range of float32.
+_LARGEST_WEIGHT = 1e15
+
+logger = logging.getLogger(__name__)
 
 
 @final
@@ -131,13 +140,21 @@ class TrainingLoop:
     def run(self) -> Progress:
         """Train to the end, or until validations stop getting better.
 
-        With `patience` the model is left at its best validation.
+        With `patience` the model is left at its best validation. The last state is kept as a
+        checkpoint, so that what fails after the training does not cost the training.
+
+        Raises:
+            MotherlodeError: If the training diverges, or a checkpoint on the way cannot be written.
         """
         self._display.start(self._progress.step, self.num_steps)
         try:
             self._run()
         finally:
             self._display.stop()
+        try:
+            self._save("newest")
+        except MotherlodeError as error:
+            logger.warning("the trained model has no checkpoint: %s", error)
         if self._config.loop.patience and self._progress.best < len(self._progress.points) - 1:
             assert self._checkpoints is not None
             self._checkpoints.restore("best", self._model, self._step.head_optimizer)
@@ -150,6 +167,8 @@ class TrainingLoop:
             batch = self._source.batch(progress.step)
             loss = self._step.run(progress.step, batch)
             progress.step += 1
+            if not math.isfinite(loss):
+                raise _diverged(f"the loss of step {progress.step} is {loss}")
             progress.loss_sum += loss
             progress.loss_count += 1
             self._display.step(loss, len(batch.features))
@@ -167,6 +186,7 @@ class TrainingLoop:
         )
 
     def _validate(self) -> None:
+        self._check_weights()
         progress = self._progress
         epoch, place = divmod(progress.step, self._source.steps_per_epoch)
         examples = epoch * self._source.num_queries + place * self._config.loop.batch_size
@@ -181,6 +201,22 @@ class TrainingLoop:
             if self._config.loop.patience:
                 self._save("best")
 
+    def _check_weights(self) -> None:
+        model = self._model
+        tables = [model.features.weights_RD, model.labels.weights_RD]
+        for weights in (*tables, *model.encoder.head.parameters()):
+            least, most = torch.aminmax(weights.detach())
+            # NaN is not at most anything.
+            if not max(-least.item(), most.item()) <= _LARGEST_WEIGHT:
+                raise _diverged(f"after step {self._progress.step} a weight is too large")
+
     def _save(self, name: str) -> None:
         if self._checkpoints is not None:
             self._checkpoints.save(name, self._model, self._step.head_optimizer, self._progress)
+
+
+def _diverged(what: str) -> MotherlodeError:
+    return MotherlodeError(
+        f"the training diverged: {what}; lower the learning rates (optimizer.features_lr, "
+        "labels_lr, head_lr), labels.scale or regularizer.weight"
+    )

@@ -6,6 +6,7 @@ Shapes: F features, L labels, D embedding width, N rows.
 from __future__ import annotations
 
 import math
+import os
 from typing import final
 
 import numpy as np
@@ -14,7 +15,9 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from motherlode.core.encoders import QueryEncoder, encoder_from_state, new_encoder
+from motherlode.core.errors import InvalidInputError
 from motherlode.core.queries import DenseQueries, Features, FloatArray
+from motherlode.core.records.messages import Words
 from motherlode.trainer.batches import chunks, row_of_each
 from motherlode.trainer.config import TrainConfig
 from motherlode.trainer.data import PositiveRows
@@ -62,10 +65,14 @@ def new_model(
 
     The random feature table keeps inner products of queries (Johnson-Lindenstrauss), so that
     start is already a nearest-centroid retriever; labels without a query start at random.
+
+    Raises:
+        InvalidInputError: If it would need more memory than this machine has.
     """
     generator = torch.Generator().manual_seed(config.seed)
     width = config.encoder.width
     num_features = feature_width(features)
+    _check_memory(config, num_features, num_labels)
     table_FD = torch.randn(num_features, width, generator=generator).mul_(1 / math.sqrt(width))
     encoder = new_encoder(config.encoder, table_FD, generator)
     labels_LD = torch.randn(num_labels, width, generator=generator).mul_(1 / math.sqrt(width))
@@ -74,6 +81,18 @@ def new_model(
     )
     start_at_centroids(model, features, positives, torch.ones(num_labels, dtype=torch.bool))
     return model
+
+
+def _check_memory(config: TrainConfig, num_features: int, num_labels: int) -> None:
+    width, hidden = config.encoder.width, config.encoder.head.hidden
+    # Each row has one number of its optimiser, each weight of the head two, and a gradient.
+    num_values = (num_features + num_labels) * (width + 1) + 4 * (2 * width + 1) * hidden
+    wanted, memory = 4 * num_values, os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    if wanted > memory:
+        sizes = f"{num_features:,} features, {num_labels:,} labels, width {width:,}"
+        actual = f"{wanted:,} for {sizes}, {hidden:,} hidden units"
+        expected = f"at most the {memory:,} bytes of this machine's memory"
+        raise InvalidInputError("size of the model", expected=expected, actual=Words(actual))
 
 
 def feature_width(features: Features) -> int:

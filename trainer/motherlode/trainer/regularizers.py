@@ -27,7 +27,7 @@ class _WeightedConfig(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    weight: float = Field(default=10.0, gt=0, description="factor beside the loss")
+    weight: float = Field(default=10.0, gt=0, le=1e6, description="factor beside the loss")
 
 
 class NoRegularizerConfig(BaseModel):

@@ -9,26 +9,13 @@ from hashlib import sha256
 from pathlib import Path
 from typing import final
 
-import numpy as np
-
 from motherlode.core.bundle import Bundle, read_bundle
-from motherlode.core.errors import ConfigError
-from motherlode.core.features import (
-    DenseFeaturesConfig,
-    DenseFeaturizer,
-    Featurizer,
-    SparseFeaturesConfig,
-    SparseFeaturizer,
-    TextFeaturesConfig,
-    TextFeaturizer,
-)
-from motherlode.core.queries import DenseQueries, Queries, SparseQueries, TextQueries
 from motherlode.core.repository import Repository
-from motherlode.trainer.checkpoint import CheckpointFolder, Progress
+from motherlode.trainer.checkpoint import CheckpointFolder, Progress, claim
 from motherlode.trainer.config import TrainConfig
-from motherlode.trainer.data import Dataset, has_file, load_dataset, split_held_out
-from motherlode.trainer.loop import LabelledFeatures, TrainingLoop, Validation
+from motherlode.trainer.loop import TrainingLoop, Validation
 from motherlode.trainer.model import Model, new_model
+from motherlode.trainer.preparation import TrainingData, prepare
 from motherlode.trainer.progress import RunDisplay
 from motherlode.trainer.publishing import TrainedModel, make_draft
 from motherlode.trainer.warm_start import warm_model
@@ -87,16 +74,29 @@ class TrainingOutcome:
 def train_and_publish(request: TrainingRequest, display: RunDisplay) -> TrainingOutcome:
     """Train a model and publish it as the next version.
 
+    Whatever can be known to be wrong before the training is found before it.
+
     Raises:
         DataError: If a data file is wrong.
-        ConfigError: If the configuration does not fit the data or the parent.
+        ConfigError: If the model's name is none, or the configuration does not fit the data or the
+            parent.
         NotFoundError: If there is no version to start from.
         BundleError: If the bundle cannot be read or written.
+        MotherlodeError: If another run trains this model in this repository, or the training
+            diverges.
     """
-    started = time.monotonic()
     repository = Repository(request.repository)
+    repository.check_publish(request.model, keep=request.keep)
+    with claim(_checkpoint_folder(request)):
+        return _train_and_publish(request, repository, display)
+
+
+def _train_and_publish(
+    request: TrainingRequest, repository: Repository, display: RunDisplay
+) -> TrainingOutcome:
+    started = time.monotonic()
     parent = _parent(request, repository)
-    data = _prepare(request)
+    data = prepare(request.config, request.data)
     model = _model(request.config, parent, data)
     checkpoints = _checkpoints(request, parent, data)
     loop = TrainingLoop(
@@ -108,8 +108,7 @@ def train_and_publish(request: TrainingRequest, display: RunDisplay) -> Training
         display=display,
         lr_factor=request.config.warm_start.lr_factor if parent else 1.0,
     )
-    if request.resume and checkpoints.exists:
-        loop.resume()
+    _resume(request, checkpoints, loop)
     trained_from = time.monotonic()
     progress = loop.run()
     train_s = time.monotonic() - trained_from
@@ -127,36 +126,27 @@ def train_and_publish(request: TrainingRequest, display: RunDisplay) -> Training
     )
 
 
-@final
-@dataclass(frozen=True, slots=True, eq=False)
-class _Data:
-    """Training data in the forms that a run needs; `learned_from` is without `held_out`."""
-
-    whole: Dataset
-    held_out: Dataset
-    featurizer: Featurizer
-    learned_from: LabelledFeatures
-
-
-def _prepare(request: TrainingRequest) -> _Data:
-    whole = load_dataset(request.data, "train")
-    _check_kind(request.config, whole.queries)
-    train, held_out = _split(whole, request.config)
-    sizes = f"{len(train):,} training queries, {len(held_out):,} held out"
-    logger.info("%s: %s, %s labels", request.data.name, sizes, f"{len(whole.labels):,}")
-    featurizer = new_featurizer(request.config, train.queries)
-    learned_from = LabelledFeatures(featurizer.transform(train.queries), train.positives)
-    return _Data(whole, held_out, featurizer, learned_from)
+def _resume(request: TrainingRequest, checkpoints: CheckpointFolder, loop: TrainingLoop) -> None:
+    folder = _checkpoint_folder(request)
+    if request.resume and checkpoints.exists:
+        loop.resume()
+    elif request.resume:
+        logger.warning("%s holds no checkpoint: the run starts at its beginning", folder)
+    elif checkpoints.exists:
+        logger.warning(
+            "%s holds the checkpoint of a run that was cut off, which --resume would go on with; "
+            "this run starts anew and overwrites it",
+            folder,
+        )
 
 
 def _trained(
     request: TrainingRequest,
     parent: Bundle | None,
-    data: _Data,
+    data: TrainingData,
     model: Model,
     progress: Progress,
 ) -> TrainedModel:
-    test = load_test(request.data, data.whole)
     held_out = data.held_out if len(data.held_out) else None
     return TrainedModel(
         name=request.model,
@@ -164,33 +154,11 @@ def _trained(
         model=model,
         featurizer=data.featurizer,
         train=data.whole,
-        test=held_out if test is None else test,
-        tested_on="held-out training queries" if test is None else "test queries",
+        test=held_out if data.test is None else data.test,
+        tested_on="held-out training queries" if data.test is None else "test queries",
         progress=progress,
         parents={"warm_start": parent.manifest.digest} if parent else {},
     )
-
-
-def load_test(data: Path, train: Dataset) -> Dataset | None:
-    """The test part of a data set, if there is one."""
-    if not has_file(data, "test"):
-        return None
-    num_features = train.queries.num_features if isinstance(train.queries, SparseQueries) else None
-    return load_dataset(data, "test", labels=train.labels, num_features=num_features)
-
-
-def new_featurizer(config: TrainConfig, queries: Queries) -> Featurizer:
-    """The featurizer of a run, fitted on its training queries."""
-    features = config.features
-    if isinstance(features, TextFeaturesConfig):
-        assert isinstance(queries, TextQueries)
-        return TextFeaturizer.fit(queries.texts, features)
-    if isinstance(features, SparseFeaturesConfig):
-        assert isinstance(queries, SparseQueries)
-        return SparseFeaturizer(features, queries.num_features)
-    assert isinstance(features, DenseFeaturesConfig)
-    assert isinstance(queries, DenseQueries)
-    return DenseFeaturizer(features, queries.features_BF.shape[1])
 
 
 def _parent(request: TrainingRequest, repository: Repository) -> Bundle | None:
@@ -200,23 +168,7 @@ def _parent(request: TrainingRequest, repository: Repository) -> Bundle | None:
     return read_bundle(repository.path_of(request.model, version))
 
 
-def _check_kind(config: TrainConfig, queries: Queries) -> None:
-    kinds = {TextQueries: "text", SparseQueries: "sparse", DenseQueries: "dense"}
-    kind = kinds[type(queries)]
-    if config.features.kind != kind:
-        raise ConfigError(
-            "features.kind", expected=f"{kind!r}, as the data is", actual=config.features.kind
-        )
-
-
-def _split(dataset: Dataset, config: TrainConfig) -> tuple[Dataset, Dataset]:
-    count = min(config.loop.held_out, len(dataset) // 10)
-    if count == 0:
-        return dataset, dataset.rows(np.empty(0, np.int64))
-    return split_held_out(dataset, count, np.random.default_rng(config.seed))
-
-
-def _model(config: TrainConfig, parent: Bundle | None, data: _Data) -> Model:
+def _model(config: TrainConfig, parent: Bundle | None, data: TrainingData) -> Model:
     learned_from, labels = data.learned_from, data.whole.labels
     if parent is None:
         return new_model(config, learned_from.features, learned_from.positives, len(labels))
@@ -225,8 +177,13 @@ def _model(config: TrainConfig, parent: Bundle | None, data: _Data) -> Model:
     )
 
 
-def _checkpoints(request: TrainingRequest, parent: Bundle | None, data: _Data) -> CheckpointFolder:
+def _checkpoints(
+    request: TrainingRequest, parent: Bundle | None, data: TrainingData
+) -> CheckpointFolder:
     parent_digest = parent.manifest.digest if parent else ""
     run = f"{request.config.digest()} {data.whole.digest} {parent_digest}"
-    folder = request.repository / f".training-{request.model}"
-    return CheckpointFolder(folder, sha256(run.encode()).hexdigest())
+    return CheckpointFolder(_checkpoint_folder(request), sha256(run.encode()).hexdigest())
+
+
+def _checkpoint_folder(request: TrainingRequest) -> Path:
+    return request.repository / f".training-{request.model}"

@@ -67,13 +67,17 @@ class Head(nn.Module):
         return mixed_BD
 
     def embed(self, projected_BD: FloatArray) -> FloatArray:
-        """What `forward` gives, for inference: a row has the same bits alone and in any batch."""
+        """What `forward` gives, for inference: a row has the same bits alone and in any batch.
+
+        A row whose length is beyond float32 has no direction: it becomes NaN, which no index takes.
+        """
         if self.hidden is not None:
             projected_BD = apply_in_blocks(self.mix, projected_BD)
         if not self.config.normalize:
             return projected_BD
         # By NumPy, whose way to the sum is shorter: for one query that is most of the time.
         norms_B = np.sqrt(np.vecdot(projected_BD, projected_BD))
+        norms_B[np.isinf(norms_B)] = np.nan
         embeddings_BD: FloatArray = projected_BD / np.maximum(norms_B, _LEAST_NORM)[:, None]
         return embeddings_BD
 

@@ -49,8 +49,14 @@ Sizes = Annotated[
     tuple[Annotated[int, Field(ge=1, le=16)], Annotated[int, Field(ge=1, le=16)]],
     Field(description="the least and the most, such as (1, 2)"),
 ]
-# TOML has no null: an empty list says that there are none.
-OptionalSizes = Annotated[Sizes | None, BeforeValidator(lambda value: value or None)]
+
+
+def _tuple_or_none(value: object) -> object:
+    # TOML has neither tuples nor null: an empty list says that there are none.
+    return (tuple(value) if isinstance(value, list) else value) or None
+
+
+OptionalSizes = Annotated[Sizes | None, BeforeValidator(_tuple_or_none)]
 
 
 @final

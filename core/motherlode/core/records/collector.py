@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Set
+from collections.abc import Collection, Set
 from pathlib import Path
 from typing import Any, final
 
 from motherlode.core.errors import InvalidInputError
 from motherlode.core.records.batch import RecordBatch
-from motherlode.core.records.columns import InputColumn, column_of, foreign_keys
+from motherlode.core.records.columns import InputColumn, check_kind, column_of, foreign_keys
 from motherlode.core.records.messages import Record, Words, at_line, describe, empty_file
 
 _STRING = frozenset({str})
@@ -20,11 +20,19 @@ class RecordCollector:
 
     The first record decides what all have: the kind of input, whether there are labels, whether
     there are ids.
+
+    Args:
+        path: The file, for messages.
+        num_features: As in `read_records`.
+        kinds: As in `read_records`.
     """
 
-    def __init__(self, path: Path, num_features: int | None) -> None:
+    def __init__(
+        self, path: Path, num_features: int | None, kinds: Collection[str] | None = None
+    ) -> None:
         self._path = path
         self._num_features = num_features
+        self._kinds = kinds
         self._inputs: InputColumn | None = None
         self._usual_keys: Set[str] = frozenset()
         self._has_labels = self._has_ids = False
@@ -65,6 +73,7 @@ class RecordCollector:
 
     def _settle(self, record: Record) -> InputColumn:
         inputs = self._inputs = column_of(record, self._num_features)
+        check_kind(inputs.kind, self._kinds)
         self._usual_keys = frozenset(record)
         self._has_labels = "labels" in record
         self._has_ids = "id" in record

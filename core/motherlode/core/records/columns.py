@@ -6,7 +6,7 @@ The checks raise `InvalidInputError`; the readers know the place and make a `Dat
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any, ClassVar, final
 
 import numpy as np
@@ -24,6 +24,7 @@ _FLOAT32_MAX = float(np.finfo(np.float32).max)
 class InputColumn(ABC):
     """Inputs of one kind, collected until they are taken as a batch."""
 
+    kind: ClassVar[str]
     keys: ClassVar[tuple[str, ...]]
 
     @abstractmethod
@@ -43,6 +44,7 @@ class InputColumn(ABC):
 class TextColumn(InputColumn):
     """Texts."""
 
+    kind = "text"
     keys = ("text",)
 
     def __init__(self) -> None:
@@ -70,6 +72,7 @@ class SparseColumn(InputColumn):
             its own largest id.
     """
 
+    kind = "sparse"
     keys = ("indices", "values")
 
     def __init__(self, num_features: int | None) -> None:
@@ -147,6 +150,7 @@ class DenseColumn(InputColumn):
         num_features: Width of every row; None takes the first row's.
     """
 
+    kind = "features"
     keys = ("features",)
 
     def __init__(self, num_features: int | None) -> None:
@@ -188,6 +192,18 @@ def column_of(record: Record, num_features: int | None) -> InputColumn:
     if kinds[0] is TextColumn:
         return TextColumn()
     return SparseColumn(num_features) if kinds[0] is SparseColumn else DenseColumn(num_features)
+
+
+def check_kind(kind: str, wanted: Collection[str] | None) -> None:
+    """Refuses a kind of input that is not wanted; None wants all.
+
+    Raises:
+        InvalidInputError: If it is another one.
+    """
+    if wanted is not None and kind not in wanted:
+        kinds = [column.kind for column in _KEYS if column.kind in wanted]
+        expected = f"one of {', '.join(kinds)}" if len(kinds) > 1 else kinds[0]
+        raise InvalidInputError("queries", expected=expected, actual=Words(kind))
 
 
 def foreign_keys(column: InputColumn) -> frozenset[str]:

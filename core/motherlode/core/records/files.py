@@ -35,9 +35,10 @@ def read_lines(path: Path) -> Iterator[tuple[int, str]]:
         except UnicodeDecodeError as error:
             actual = f"byte 0x{error.object[error.start]:02x} at column {error.start + 1}"
             raise DataError(path, number, "line", expected="UTF-8", actual=Words(actual)) from error
+        # No line: what is unpacked ahead of the lines is where the stream is broken.
         except (EOFError, gzip.BadGzipFile, zlib.error) as error:
             raise DataError(
-                path, number + 1, "gzip stream", expected="a whole one", actual=Words(str(error))
+                path, None, "gzip stream", expected="a whole one", actual=Words(str(error))
             ) from error
 
 
@@ -67,6 +68,11 @@ def _opened(path: Path) -> Iterator[BinaryIO]:
         ) from error
     with raw:
         if path.suffix == ".gz":
+            if not raw.peek(1):
+                # GzipFile would take it for an empty file that was compressed.
+                raise DataError(
+                    path, None, "gzip stream", expected="a whole one", actual=Words("no bytes")
+                )
             # GzipFile finds lines in Python; a buffer around it does so in C.
             unzipped = io.BufferedReader(gzip.GzipFile(fileobj=raw, mode="rb"), _BUFFER_BYTES)
             with unzipped:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -14,9 +14,11 @@ from motherlode.core.records.files import read_lines
 from motherlode.core.records.messages import Words
 
 
-def read_jsonl(path: Path, *, batch_size: int, num_features: int | None) -> Iterator[RecordBatch]:
+def read_jsonl(
+    path: Path, *, batch_size: int, num_features: int | None, kinds: Collection[str] | None
+) -> Iterator[RecordBatch]:
     """Batches of a JSONL file; see `read_records`."""
-    records = RecordCollector(path, num_features)
+    records = RecordCollector(path, num_features, kinds)
     for line, record in read_objects(path):
         records.add(line, record)
         if len(records) == batch_size:

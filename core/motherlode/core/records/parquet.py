@@ -31,9 +31,11 @@ _RECORD_COLUMNS = {
 _LABEL_COLUMNS = {"id": _KEY, "text": "strings"}
 
 
-def read_parquet(path: Path, *, batch_size: int, num_features: int | None) -> Iterator[RecordBatch]:
+def read_parquet(
+    path: Path, *, batch_size: int, num_features: int | None, kinds: Collection[str] | None
+) -> Iterator[RecordBatch]:
     """Batches of a Parquet file; see `read_records`."""
-    records = RecordCollector(path, num_features)
+    records = RecordCollector(path, num_features, kinds)
     for row, record in _read_rows(path, _RECORD_COLUMNS, batch_size):
         records.add(row, record)
         if len(records) == batch_size:

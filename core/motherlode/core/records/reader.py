@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Literal
 
@@ -29,7 +29,11 @@ SUFFIXES = tuple(_FORMATS)
 
 
 def read_records(
-    path: Path, *, batch_size: int, num_features: int | None = None
+    path: Path,
+    *,
+    batch_size: int,
+    num_features: int | None = None,
+    kinds: Collection[str] | None = None,
 ) -> Iterator[RecordBatch]:
     """Batches of the records of a file, in order; memory does not grow with the file.
 
@@ -44,6 +48,7 @@ def read_records(
         num_features: Width of dense and bound of sparse features. If None, dense files take the
             first record's, XC files their header's, and each batch of other sparse files has one
             more than its largest feature id.
+        kinds: Inputs to accept, of `text`, `sparse` and `features`; None accepts all.
 
     Raises:
         DataError: At once if there is no such file or its format is unknown; while reading, at
@@ -54,7 +59,7 @@ def read_records(
         raise ValueError(f"batch_size must be at least 1, got {batch_size}")
     reader = _READERS[format_of(path)]
     require_file(path)
-    return reader(path, batch_size=batch_size, num_features=num_features)
+    return reader(path, batch_size=batch_size, num_features=num_features, kinds=kinds)
 
 
 def format_of(path: Path) -> Format:

@@ -8,13 +8,13 @@ a space.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import final
 
 from motherlode.core.errors import DataError, InvalidInputError
 from motherlode.core.records.batch import RecordBatch
-from motherlode.core.records.columns import SparseColumn
+from motherlode.core.records.columns import SparseColumn, check_kind
 from motherlode.core.records.files import read_lines
 from motherlode.core.records.messages import at_line, empty_file
 
@@ -25,10 +25,12 @@ _COUNT = re.compile(r"[0-9]{1,18}")
 _LABELS = re.compile(r"[0-9]{1,18}(?:,[0-9]{1,18})*")
 
 
-def read_xc(path: Path, *, batch_size: int, num_features: int | None) -> Iterator[RecordBatch]:
+def read_xc(
+    path: Path, *, batch_size: int, num_features: int | None, kinds: Collection[str] | None
+) -> Iterator[RecordBatch]:
     """Batches of an XC file; see `read_records`."""
     lines = read_lines(path)
-    rows = _read_header(path, lines, num_features)
+    rows = _read_header(path, lines, num_features, kinds)
     for line, text in lines:
         rows.add(line, text)
         if len(rows) == batch_size:
@@ -87,7 +89,12 @@ class _Rows:
             )
 
 
-def _read_header(path: Path, lines: Iterator[tuple[int, str]], num_features: int | None) -> _Rows:
+def _read_header(
+    path: Path,
+    lines: Iterator[tuple[int, str]],
+    num_features: int | None,
+    kinds: Collection[str] | None,
+) -> _Rows:
     _, text = next(lines, (1, ""))
     counts = text.split()
     if not counts:
@@ -95,6 +102,10 @@ def _read_header(path: Path, lines: Iterator[tuple[int, str]], num_features: int
     if len(counts) != 3 or not all(map(_COUNT.fullmatch, counts)):
         expected = "three numbers: records, features, labels"
         raise DataError(path, 1, "header", expected=expected, actual=text)
+    try:
+        check_kind(SparseColumn.kind, kinds)
+    except InvalidInputError as error:
+        raise at_line(path, 1, error) from None
     num_records, found_features, num_labels = map(int, counts)
     if num_records == 0:
         raise empty_file(path)

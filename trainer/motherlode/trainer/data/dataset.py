@@ -5,6 +5,7 @@ Shapes: B queries, L labels.
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -14,7 +15,7 @@ import numpy as np
 
 from motherlode.core.errors import DataError
 from motherlode.core.labels import LabelTable
-from motherlode.core.queries import IntArray
+from motherlode.core.queries import DenseQueries, IntArray, SparseQueries, TextQueries
 from motherlode.core.records import (
     SUFFIXES,
     RecordBatch,
@@ -110,21 +111,33 @@ def load_dataset(
     return load_test_file(path, labels=labels, num_features=num_features)
 
 
-def load_test_file(path: Path, *, labels: LabelTable, num_features: int | None = None) -> Dataset:
+def load_test_file(
+    path: Path,
+    *,
+    labels: LabelTable,
+    num_features: int | None = None,
+    kinds: Collection[str] | None = None,
+) -> Dataset:
     """The data of one file; labels that the table lacks count in `num_true` alone.
 
+    Args:
+        path: The file.
+        labels: The table.
+        num_features: As in `read_records`.
+        kinds: As in `read_records`.
+
     Raises:
-        DataError: If the file is missing or broken, or has no labels.
+        DataError: If the file is missing or broken, has no labels, or is of another kind.
     """
     rows = LabelRows(labels)
-    queries = _read(path, rows, num_features, may_be_new=True)
+    queries = _read(path, rows, num_features, kinds, may_be_new=True)
     positives, num_true = rows.positives()
     return Dataset(queries, positives, num_true, labels)
 
 
 def _load_train(path: Path, labels: LabelTable | None, num_features: int | None) -> Dataset:
     rows = LabelRows(labels)
-    queries = _read(path, rows, num_features, may_be_new=labels is None)
+    queries = _read(path, rows, num_features, None, may_be_new=labels is None)
     if labels is None:
         labels = rows.settle_new()
     positives, num_true = rows.positives()
@@ -133,10 +146,15 @@ def _load_train(path: Path, labels: LabelTable | None, num_features: int | None)
 
 
 def _read(
-    path: Path, rows: LabelRows, num_features: int | None, *, may_be_new: bool
+    path: Path,
+    rows: LabelRows,
+    num_features: int | None,
+    kinds: Collection[str] | None,
+    *,
+    may_be_new: bool,
 ) -> RecordQueries:
     parts = []
-    for batch in read_records(path, batch_size=_BATCH_SIZE, num_features=num_features):
+    for batch in read_records(path, batch_size=_BATCH_SIZE, num_features=num_features, kinds=kinds):
         if batch.labels is None:
             raise DataError(
                 path, batch.lines[0], "labels", expected="a list of labels", actual=Words("nothing")
@@ -157,6 +175,23 @@ def _unknown_label(path: Path, batch: RecordBatch, rows: LabelRows) -> DataError
         if rows.is_new(key)
     )
     return DataError(path, line, "labels", expected="labels of the label file", actual=key)
+
+
+def kind_of_data(folder: Path) -> str | None:
+    """`text`, `sparse` or `dense`, by the first training query of a folder.
+
+    None if it cannot be read; `load_dataset` then says why.
+    """
+    try:
+        first = next(read_records(find_file(folder, "train"), batch_size=1))
+    except DataError:
+        return None
+    return kind_of_features(first.queries)
+
+
+def kind_of_features(queries: RecordQueries) -> str:
+    """The `features.kind` that takes these queries: `text`, `sparse` or `dense`."""
+    return {TextQueries: "text", SparseQueries: "sparse", DenseQueries: "dense"}[type(queries)]
 
 
 def find_file(folder: Path, part: str) -> Path:

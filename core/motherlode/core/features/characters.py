@@ -22,22 +22,12 @@ from motherlode.core.features.hashing import (
     HashTable,
     code_points,
     hash_strings,
+    ngram_hashes,
     window_hashes,
 )
 from motherlode.core.queries import IntArray
 
 _COMPACT_AT = 1 << 22
-
-
-def character_ngrams(text: str, low: int, high: int) -> list[str]:
-    """The n-grams of low to high characters of one normalised text, in no order."""
-    ngrams = []
-    for word in text.split():
-        padded = f" {word} "
-        length = len(padded)
-        for size in range(min(low, length), min(high, length) + 1):
-            ngrams += [padded[i : i + size] for i in range(length - size + 1)]
-    return ngrams
 
 
 @final
@@ -166,6 +156,12 @@ class CharacterFinder:
         known = found >= 0
         counts_W = np.bincount(windows.words[known], minlength=len(words.distinct))
         return words.spread(counts_W, self._ids[found[known]])
+
+    def find_one(self, text: str) -> list[int]:
+        """Feature ids of the known n-grams of one normalised text, in no order."""
+        hashes = (ngram_hashes(f" {word} ", *self._sizes) for word in text.split())
+        ids: list[int] = self._ids[self._table.find_each(chain.from_iterable(hashes))].tolist()
+        return ids
 
 
 @final

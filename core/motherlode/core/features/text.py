@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
+from itertools import chain
 from pathlib import Path
 from typing import Annotated, ClassVar, Literal, Self, final
 
@@ -21,7 +22,6 @@ from motherlode.core.features.sparse import scale_rows
 from motherlode.core.features.vocabulary import (
     count_ngrams,
     make_finders,
-    ngrams_of,
     read_vocabulary,
     select,
     write_vocabulary,
@@ -39,7 +39,7 @@ VOCABULARY_FILE = "vocabulary.arrow"
 
 # A single text of up to so many characters is done in plain Python, before NumPy has been called
 # often enough to do it.
-_FEW_CHARACTERS = 200
+_FEW_CHARACTERS = 80
 # Texts are taken together until they have so many characters: enough to pay for the calls into
 # NumPy, few enough to stay in the processor's caches.
 _CHUNK_CHARACTERS = 1 << 16
@@ -111,8 +111,7 @@ class TextFeaturizer(Featurizer):
         self._config = config
         self.vocabulary = vocabulary
         self.idf = idf
-        self._ids = {feature: i for i, feature in enumerate(vocabulary)}
-        self._finders = make_finders(self._ids, config.words, config.characters)
+        self._finders = make_finders(vocabulary, config.words, config.characters)
         # A table, as NumPy's logarithm may round differently at different places of an array.
         # No n-gram stands more often in a text than it has characters, but for the space before
         # and behind each word.
@@ -194,9 +193,7 @@ class TextFeaturizer(Featurizer):
         return self._weighted(indptr, rows, ids, counts)
 
     def _features_of_one(self, text: str) -> SparseQueries:
-        ngrams = ngrams_of(text, self._config.words, self._config.characters)
-        get = self._ids.get
-        known = Counter([i for ngram in ngrams if (i := get(ngram)) is not None])
+        known = Counter(chain.from_iterable(finder.find_one(text) for finder in self._finders))
         ids = sorted(known)
         return self._weighted(
             np.array([0, len(ids)]),

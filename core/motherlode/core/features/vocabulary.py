@@ -5,20 +5,21 @@ Shapes: F features.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Protocol
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from motherlode.core.errors import BundleError
 from motherlode.core.features.characters import (
     CharacterCounter,
     CharacterFinder,
-    character_ngrams,
 )
-from motherlode.core.features.words import WordCounter, WordFinder, word_ngrams
+from motherlode.core.features.words import WordCounter, WordFinder
+from motherlode.core.labels import StringColumn
 from motherlode.core.queries import FloatArray, IntArray
 
 # No word holds it, so it tells character n-grams from word n-grams.
@@ -35,28 +36,26 @@ class NgramFinder(Protocol):
     def find(self, texts: Sequence[str]) -> tuple[IntArray, IntArray]:
         """int64 [N], ascending, the text of each known n-gram; int64 [N], its feature id."""
 
+    def find_one(self, text: str) -> list[int]:
+        """Feature ids of one text's known n-grams, in no order."""
+
 
 def make_finders(
-    vocabulary: Mapping[str, int], words: Sizes | None, characters: Sizes | None
+    vocabulary: Sequence[str], words: Sizes | None, characters: Sizes | None
 ) -> list[NgramFinder]:
     """What finds the features of a vocabulary; sizes are least and most, None for none."""
     finders: list[NgramFinder] = []
     if words:
-        finders.append(WordFinder(*words, vocabulary))
+        ids = {f: i for i, f in enumerate(vocabulary) if not f.startswith(CHARACTER_MARK)}
+        finders.append(WordFinder(*words, ids))
     if characters:
-        marked = {f: i for f, i in vocabulary.items() if f.startswith(CHARACTER_MARK)}
-        ngrams = [feature.removeprefix(CHARACTER_MARK) for feature in marked]
-        ids = np.fromiter(marked.values(), np.int64, len(marked))
-        finders.append(CharacterFinder(*characters, ngrams, ids))
+        # In whole columns: a string object for each n-gram would be most of a version's memory.
+        column = StringColumn.of(vocabulary).arrow
+        is_marked = pc.starts_with(column, CHARACTER_MARK)
+        ngrams = StringColumn(pc.utf8_slice_codeunits(column.filter(is_marked), 1))
+        rows = np.flatnonzero(is_marked.to_numpy(zero_copy_only=False))
+        finders.append(CharacterFinder(*characters, ngrams, rows))
     return finders
-
-
-def ngrams_of(text: str, words: Sizes | None, characters: Sizes | None) -> list[str]:
-    """All n-grams of one normalised text, as a vocabulary has them."""
-    ngrams = word_ngrams(text, *words) if words else []
-    if characters:
-        ngrams += [CHARACTER_MARK + ngram for ngram in character_ngrams(text, *characters)]
-    return ngrams
 
 
 def count_ngrams(
@@ -104,12 +103,13 @@ def write_vocabulary(path: Path, vocabulary: Sequence[str], idf: FloatArray) -> 
     Raises:
         OSError: If it cannot be written.
     """
-    table = pa.table({"feature": vocabulary, "idf": idf}, schema=_SCHEMA)
+    features = StringColumn.of(vocabulary).arrow.cast(pa.string())
+    table = pa.table({"feature": features, "idf": idf}, schema=_SCHEMA)
     with pa.OSFile(str(path), "wb") as file, pa.ipc.new_file(file, _SCHEMA) as writer:
         writer.write_table(table)
 
 
-def read_vocabulary(path: Path) -> tuple[list[str], FloatArray]:
+def read_vocabulary(path: Path) -> tuple[StringColumn, FloatArray]:
     """The vocabulary and float32 [F] idf that were written.
 
     Raises:
@@ -128,7 +128,7 @@ def read_vocabulary(path: Path) -> tuple[list[str], FloatArray]:
     idf: FloatArray = table["idf"].to_numpy()
     if table["feature"].null_count or not np.isfinite(idf).all():
         raise BundleError(path, "expected a feature and a finite idf in each row, got a gap")
-    return table["feature"].to_pylist(), idf
+    return StringColumn(table["feature"].combine_chunks().cast(pa.large_string())), idf
 
 
 def _describe(schema: pa.Schema) -> str:

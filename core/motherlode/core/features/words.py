@@ -76,3 +76,8 @@ class WordFinder:
         ids = np.fromiter(found, np.int64, int(counts.sum()))
         known = ids >= 0
         return np.repeat(np.arange(len(texts)), counts)[known], ids[known]
+
+    def find_one(self, text: str) -> list[int]:
+        """Feature ids of the known n-grams of one normalised text, in no order."""
+        get = self._ids.get
+        return [i for ngram in word_ngrams(text, *self._sizes) if (i := get(ngram)) is not None]

@@ -5,8 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field
 
+from motherlode.core.documents import read_document
 from motherlode.core.errors import BundleError
 from motherlode.core.features.dense import DenseFeaturesConfig, DenseFeaturizer
 from motherlode.core.features.featurizer import CONFIG_FILE, Featurizer
@@ -31,7 +32,7 @@ def load_featurizer(folder: Path) -> Featurizer:
     Raises:
         BundleError: If a file is missing, damaged, or does not fit the others.
     """
-    document = _read(folder / CONFIG_FILE)
+    document = read_document(_Document, folder / CONFIG_FILE)
     config = document.config
     if isinstance(config, SparseFeaturesConfig):
         return SparseFeaturizer(config, document.num_features)
@@ -42,14 +43,3 @@ def load_featurizer(folder: Path) -> Featurizer:
         reason = f"expected {document.num_features} features, got {text.num_features}"
         raise BundleError(folder / VOCABULARY_FILE, reason)
     return text
-
-
-def _read(path: Path) -> _Document:
-    try:
-        return _Document.model_validate_json(path.read_bytes())
-    except OSError as error:
-        raise BundleError(path, f"cannot be read: {error}") from error
-    except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(map(str, first["loc"]))
-        raise BundleError(path, f"{where}: {first['msg']}".removeprefix(": ")) from error

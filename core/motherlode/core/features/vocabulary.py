@@ -14,10 +14,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from motherlode.core.errors import BundleError
-from motherlode.core.features.characters import (
-    CharacterCounter,
-    CharacterFinder,
-)
+from motherlode.core.features.characters import CharacterCounter, CharacterFinder
 from motherlode.core.features.words import WordCounter, WordFinder
 from motherlode.core.labels import StringColumn
 from motherlode.core.queries import FloatArray, IntArray

@@ -93,8 +93,7 @@ def top_inner_products(
     Returns:
         FAISS's scores float32 and rows int64, both [B, count], best first; count is at most L.
     """
-    scores_BC = np.empty((len(queries_BD), count), np.float32)
-    rows_BC = np.empty((len(queries_BD), count), np.int64)
+    scores_BC, rows_BC = _new_results(len(queries_BD), count)
     faiss.knn_inner_product(
         faiss.swig_ptr(queries_BD),
         faiss.swig_ptr(labels_LD),
@@ -145,10 +144,11 @@ def search_graph(
     graph: Any, queries_BD: FloatArray, count: int, ef: int, allowed_L: NDArray[np.bool_] | None
 ) -> IntArray:
     """int64 [B, count]: rows that a walk with `ef` candidates finds; -1 where there are no more."""
-    selector = _selector(allowed_L)
-    parameters = _graph_parameters(ef) if selector is None else _new_graph_parameters(ef, selector)
-    scores_BC = np.empty((len(queries_BD), count), np.float32)
-    rows_BC = np.empty((len(queries_BD), count), np.int64)
+    if allowed_L is None:
+        parameters = _graph_parameters(ef)
+    else:
+        parameters = faiss.SearchParametersHNSW(efSearch=ef, sel=_selector(allowed_L))
+    scores_BC, rows_BC = _new_results(len(queries_BD), count)
     # Not the Python wrapper, whose checks take as long as a tenth of the walk.
     graph.search_c(
         len(queries_BD),
@@ -161,14 +161,10 @@ def search_graph(
     return rows_BC
 
 
-def _new_graph_parameters(ef: int, selector: Any) -> Any:
-    return faiss.SearchParametersHNSW(efSearch=ef, sel=selector)
-
-
 @lru_cache(maxsize=64)
 def _graph_parameters(ef: int) -> Any:
     """Those of walks without a filter; FAISS only reads them, so that threads can share them."""
-    return _new_graph_parameters(ef, None)
+    return faiss.SearchParametersHNSW(efSearch=ef)
 
 
 def new_lists(labels_LD: FloatArray, nlist: int, *, spherical: bool, seed: int) -> Any:
@@ -206,8 +202,7 @@ def search_lists(
     everything = faiss.SearchParameters(sel=faiss.IDSelectorAll())
     nearness_BC, lists_BC = lists.quantizer.search(queries_BD, nprobe, params=everything)
     parameters = faiss.SearchParametersIVF(nprobe=nprobe, sel=_selector(allowed_L))
-    scores_BC = np.empty((len(queries_BD), count), np.float32)
-    rows_BC = np.empty((len(queries_BD), count), np.int64)
+    scores_BC, rows_BC = _new_results(len(queries_BD), count)
     # The Python wrapper of this takes no parameters.
     lists.search_preassigned_c(
         len(queries_BD),
@@ -221,6 +216,12 @@ def search_lists(
         parameters,
     )
     return rows_BC
+
+
+def _new_results(num_queries: int, count: int) -> tuple[FloatArray, IntArray]:
+    """Where a search of FAISS writes scores and rows: float32 and int64, both [B, count]."""
+    shape = num_queries, count
+    return np.empty(shape, np.float32), np.empty(shape, np.int64)
 
 
 def _selector(allowed_L: NDArray[np.bool_] | None) -> Any:

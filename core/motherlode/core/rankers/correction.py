@@ -12,8 +12,9 @@ from pathlib import Path
 from typing import ClassVar, Literal, final
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field
 
+from motherlode.core.documents import read_document
 from motherlode.core.errors import BundleError, InvalidInputError
 from motherlode.core.queries import Features, FloatArray
 from motherlode.core.rankers.label_tree import LabelTree
@@ -118,7 +119,7 @@ class TreeCorrection:
         Raises:
             BundleError: If a file is missing, damaged, or does not fit the others.
         """
-        document = _read(folder / CONFIG_FILE)
+        document = read_document(_Document, folder / CONFIG_FILE)
         whitening = Whitening.load(folder / WHITENING_FILE)
         tree = LabelTree.load(folder / TREE_FILE)
         sizes = [
@@ -152,14 +153,3 @@ def check_projection(whitening: Whitening, tree: LabelTree) -> None:
         raise InvalidInputError(
             "label_tree.num_components", expected=expected, actual=tree.num_components
         )
-
-
-def _read(path: Path) -> _Document:
-    try:
-        return _Document.model_validate_json(path.read_bytes())
-    except OSError as error:
-        raise BundleError(path, f"cannot be read: {error}") from error
-    except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(map(str, first["loc"]))
-        raise BundleError(path, f"{where}: {first['msg']}".removeprefix(": ")) from error

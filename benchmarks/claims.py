@@ -1,52 +1,47 @@
 """The claims of the papers, tried on real data: each variant with several seeds, tested once.
 
-Usage: python benchmarks/claims.py CLAIM FOLDER [--recipe RECIPE] [--set KEY=VALUE ...] [--seeds N]
-           [--only GROUP ...] [--plot FILE]
+Usage: python benchmarks/claims.py CLAIM FOLDER --recipe RECIPE [--set KEY=VALUE ...] [--seeds N]
+           [--only GROUP ...] [--records FILE] [--plot FILE]
        (a folder holds train, test and labels)
 
 CLAIM is one of:
-    snm     Of B candidates the k hardest (Reddi et al., AISTATS 2019) against all of them, which is
-            plain negative sampling, under three losses.
-    glas    The label regularizers at several widths (Guo et al., NeurIPS 2019).
+    snm          Of B candidates the k hardest (Reddi et al., AISTATS 2019) against all of them,
+                 which is plain negative sampling, under several losses and proposals.
+    glas         The label regularizers at several widths (Guo et al., NeurIPS 2019).
+    adversarial  Negatives from a tree fitted to the data (Bamler and Mandt, ICLR 2020) against
+                 uniform ones, by frequency, and noise contrastive estimation.
+    label_text   Label embeddings that are free, from the label's text, or both.
 
 All variants of a claim see the same queries in the same order for as many steps. Each line is
-printed when its runs are done; times are of the training loop alone.
+printed when its runs are done. Seconds are those of the processor in the training loop alone, so
+that other work on the machine disturbs them little; run with OMP_NUM_THREADS=1.
 """
 
 from __future__ import annotations
 
 import argparse
 import statistics
-import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import matplotlib.pyplot as plt
-import numpy as np
+from claim_plots import plot_figures
 from machine import print_result
+from trials import GROUPS, Records, Trial
 
-from motherlode.core.index import ExactConfig, build_index
-from motherlode.core.queries import IntArray
-from motherlode.core.retriever import QueryPath
-from motherlode.trainer.config import TrainConfig, load_config
+from motherlode.trainer.config import load_config
 from motherlode.trainer.data import Dataset, load_dataset
-from motherlode.trainer.evaluation import evaluate
-from motherlode.trainer.loop import LabelledFeatures, TrainingLoop, Validation
-from motherlode.trainer.model import new_model
-from motherlode.trainer.preparation import load_test, new_featurizer
-from motherlode.trainer.progress import new_display
+from motherlode.trainer.preparation import load_test
 
 FIGURES = ("P@1", "P@3", "P@5", "PSP@1", "PSP@5", "R@10")
 CANDIDATES = 4096
 KEPT = (1, 16, 256, CANDIDATES)
-LOSSES = ("loss.kind=pairwise_owl", "loss.kind=pointwise_owl", "loss.kind=decoupled_softmax")
 WIDTHS = (64, 128, 256, 512)
 REGULARIZERS = {
     "none": (),
-    "spread_out 10": ("regularizer.kind=spread_out", "regularizer.weight=10"),
-    "glas 10": ("regularizer.kind=glas", "regularizer.weight=10"),
-    "glas 100": ("regularizer.kind=glas", "regularizer.weight=100"),
+    "spread-out 10": ("regularizer.kind=spread_out", "regularizer.weight=10"),
+    "GLaS 10": ("regularizer.kind=glas", "regularizer.weight=10"),
+    "GLaS 100": ("regularizer.kind=glas", "regularizer.weight=100"),
 }
 
 
@@ -59,26 +54,43 @@ class Variant:
     overrides: tuple[str, ...]
 
 
+Plot = Callable[[Path, list[tuple[str, str, list[Trial]]]], None]
+
+
+@dataclass(frozen=True)
+class Claim:
+    """What is compared, and how it is drawn."""
+
+    variants: list[Variant]
+    plot: Plot
+
+
 def snm() -> list[Variant]:
-    """Losses times numbers kept."""
+    """Losses and proposals times numbers kept."""
     draws = f"negatives.num_candidates={CANDIDATES}"
+    groups = {
+        "pairwise OWL, uniform": ("loss.kind=pairwise_owl",),
+        "pairwise OWL, by frequency": ("loss.kind=pairwise_owl", "negatives.kind=frequency"),
+        "pointwise OWL, uniform": ("loss.kind=pointwise_owl",),
+        "decoupled softmax, uniform": ("loss.kind=decoupled_softmax",),
+    }
     return [
-        Variant(loss.partition("=")[2], f"k = {keep}", (loss, draws, f"negatives.keep={keep}"))
-        for loss in LOSSES
+        Variant(group, f"k = {keep:,}", (*overrides, draws, f"negatives.keep={keep}"))
+        for group, overrides in groups.items()
         for keep in KEPT
     ]
 
 
 def glas() -> list[Variant]:
-    """Widths times regularizers."""
+    """Regularizers times widths."""
     return [
-        Variant(f"d = {width}", name, (f"encoder.width={width}", *overrides))
-        for width in WIDTHS
+        Variant(name, f"d = {width}", (f"encoder.width={width}", *overrides))
         for name, overrides in REGULARIZERS.items()
+        for width in WIDTHS
     ]
 
 
-CLAIMS = {"snm": snm, "glas": glas}
+CLAIMS = {"snm": Claim(snm(), plot_figures), "glas": Claim(glas(), plot_figures)}
 
 
 def main() -> None:
@@ -86,111 +98,63 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("claim", choices=CLAIMS)
     parser.add_argument("data", type=Path)
-    parser.add_argument("--recipe", default="debian")
+    parser.add_argument("--recipe", required=True)
     parser.add_argument("--set", nargs="*", default=[], help="overrides for all variants")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--only", nargs="*", default=[], help="groups to run; by default all")
-    parser.add_argument("--plot", type=Path, help="where to draw P@1 and R@10")
+    parser.add_argument("--records", type=Path, help="where trials are kept and found again")
+    parser.add_argument("--plot", type=Path, help="where to draw the claim")
     options = parser.parse_args()
+    claim, records = CLAIMS[options.claim], Records(options.records)
     train = load_dataset(options.data, "train")
     test = load_test(options.data, train)
     assert test is not None, "the data needs a test part"
-    variants = [v for v in CLAIMS[options.claim]() if not options.only or v.group in options.only]
-    results = [
-        run_variant(variant, options.recipe, options.set, train, test, options.seeds)
-        for variant in variants
-    ]
-    columns = ["variant", "", *FIGURES, "train P@1", "training s"]
-    rows = [
-        [v.group, v.name, *map(spread, zip(*runs, strict=True))]
-        for v, runs in zip(variants, results, strict=True)
-    ]
-    print_result(f"{options.claim} on {options.data.name}, {options.seeds} seeds", columns, rows)
+    results = []
+    for variant in claim.variants:
+        if not options.only or variant.group in options.only:
+            overrides = (*options.set, *variant.overrides)
+            trials = seeds(options.recipe, overrides, options.seeds, train, test, records)
+            results.append((variant.group, variant.name, trials))
+            print(*row(*results[-1]), flush=True)
+    title = f"{options.claim} on {options.data.name}, {options.seeds} seeds"
+    print_result(title, columns_of(results[0][2][0]), [row(*result) for result in results])
     if options.plot:
-        plot(options.plot, variants, results)
+        claim.plot(options.plot, results)
 
 
-def run_variant(
-    variant: Variant,
+def seeds(
     recipe: str,
-    common: Sequence[str],
+    overrides: Sequence[str],
+    number: int,
     train: Dataset,
     test: Dataset,
-    num_seeds: int,
-) -> list[list[float]]:
-    """The figures of each seed."""
-    runs = []
-    for seed in range(num_seeds):
-        fixed = (f"seed={seed}", "loop.held_out=0", "loop.evaluations=1")
-        config = load_config(recipe, (*fixed, *common, *variant.overrides))
-        runs.append(run(config, train, test))
-    print(variant.group, variant.name, *map(spread, zip(*runs, strict=True)), flush=True)
-    return runs
+    records: Records,
+) -> list[Trial]:
+    """The trials of each seed."""
+    fixed = ("loop.held_out=0", "loop.evaluations=1")
+    configs = [load_config(recipe, (f"seed={seed}", *fixed, *overrides)) for seed in range(number)]
+    return [records.trial(config, train, test) for config in configs]
 
 
-def run(config: TrainConfig, train: Dataset, test: Dataset) -> list[float]:
-    """Test figures, P@1 on training queries, seconds of training."""
-    featurizer = new_featurizer(config, train.queries)
-    examples = LabelledFeatures(featurizer.transform(train.queries), train.positives)
-    model = new_model(config, examples.features, train.positives, len(train.labels))
-    nobody = Validation(featurizer, train.rows(np.empty(0, np.int64)))
-    loop = TrainingLoop(config, model, examples, nobody, checkpoints=None, display=new_display())
-    started = time.monotonic()
-    loop.run()
-    train_s = time.monotonic() - started
-    labels_LD = model.label_embeddings()
-    path = QueryPath(
-        featurizer, model.frozen_encoder(), build_index(ExactConfig(), labels_LD, seed=0)
-    )
-    figures = figures_on(path, test, len(train))
-    seen = figures_on(path, train.rows(sample(len(train), len(test))), len(train))
-    return [*(figures[name] for name in FIGURES), seen["P@1"], train_s]
+def columns_of(trial: Trial) -> list[str]:
+    """Names of the columns."""
+    groups = [f"P@1, {name} training queries" for name in GROUPS if name in trial.groups]
+    return ["", "", *FIGURES, "P@1 on training queries", *groups, "processor s"]
 
 
-def figures_on(path: QueryPath, part: Dataset, num_train: int) -> dict[str, float]:
-    """Quality by exact search, per cent."""
-    result = evaluate(
-        path.top_k(part.queries, 10),
-        part.positives,
-        part.num_true,
-        part.labels.frequencies,
-        num_train=num_train,
-        ks=(1, 3, 5, 10),
-    )
-    return result.figures
-
-
-def sample(size: int, number: int) -> IntArray:
-    """The numbers of some rows, always the same."""
-    return np.sort(np.random.default_rng(0).choice(size, min(number, size), replace=False))
+def row(group: str, name: str, trials: Sequence[Trial]) -> list[object]:
+    """Means and standard deviations over the seeds."""
+    columns = [[trial.figures[figure] for trial in trials] for figure in FIGURES]
+    columns.append([trial.seen_figures["P@1"] for trial in trials])
+    columns.extend([trial.groups[key] for trial in trials] for key in trials[0].groups)
+    columns.append([trial.cpu_s for trial in trials])
+    return [group, name, *map(spread, columns)]
 
 
 def spread(values: Sequence[float]) -> str:
     """Mean and standard deviation."""
     deviation = statistics.stdev(values) if len(values) > 1 else 0.0
-    return f"{statistics.mean(values):.2f} ± {deviation:.2f}"
-
-
-def plot(path: Path, variants: Sequence[Variant], results: Sequence[list[list[float]]]) -> None:
-    """P@1 and R@10 of each variant, a line for each group; bars are one standard deviation."""
-    figure, axes = plt.subplots(1, 2, figsize=(10, 4), layout="constrained")
-    for axis, name in zip(axes, ("P@1", "R@10"), strict=True):
-        place = FIGURES.index(name)
-        for group in dict.fromkeys(variant.group for variant in variants):
-            chosen = [(v, r) for v, r in zip(variants, results, strict=True) if v.group == group]
-            values = [[run[place] for run in runs] for _, runs in chosen]
-            axis.errorbar(
-                [variant.name for variant, _ in chosen],
-                [statistics.mean(v) for v in values],
-                [statistics.stdev(v) if len(v) > 1 else 0.0 for v in values],
-                marker="o",
-                capsize=3,
-                label=group,
-            )
-        axis.set_title(f"{name}, per cent")
-        axis.tick_params(axis="x", rotation=30)
-        axis.legend()
-    figure.savefig(path)
+    return f"{statistics.mean(values):.1f} ± {deviation:.1f}"
 
 
 if __name__ == "__main__":

@@ -18,9 +18,8 @@ from machine import print_result
 from motherlode.core.queries import FloatArray, IntArray, SparseQueries
 from motherlode.core.rankers import LabelTree, Whitening
 from motherlode.trainer.data import PositiveRows
-from motherlode.trainer.label_tree import LabelTreeConfig, fit_label_tree
-from motherlode.trainer.negatives import Batch
-from motherlode.trainer.negatives.adversarial import AdversarialSampler
+from motherlode.trainer.label_tree import fit_label_tree
+from motherlode.trainer.negatives import AdversarialSampler, Batch, LabelTreeConfig
 from motherlode.trainer.whitening import fit_whitening
 
 NUM_LABELS = 250_000

@@ -25,10 +25,19 @@ NUM_ROWS = 60
 K = 7
 
 
-@pytest.fixture(scope="module", params=["exact", "ivf_flat", "hnsw"])
+MODELS = {
+    "exact": {"index_kind": "exact"},
+    "ivf_flat": {"index_kind": "ivf_flat"},
+    "hnsw": {"index_kind": "hnsw"},
+    "exact-ranked": {"index_kind": "exact", "is_ranked": True},
+    "hnsw-ranked": {"index_kind": "hnsw", "is_ranked": True},
+}
+
+
+@pytest.fixture(scope="module", params=MODELS.values(), ids=MODELS)
 def repository(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("repository")
-    publish_tiny(path, index_kind=request.param)
+    publish_tiny(path, **request.param)
     return path
 
 

@@ -16,7 +16,9 @@ from typing_extensions import override
 
 from motherlode.core.index import ExactConfig
 from motherlode.core.queries import DenseQueries, IntArray
+from motherlode.core.rankers import Whitening
 from motherlode.trainer.negatives import (
+    AdversarialSampler,
     Batch,
     FrequencyConfig,
     FrequencySampler,
@@ -29,6 +31,7 @@ from motherlode.trainer.negatives import (
     UniformConfig,
     UniformSampler,
 )
+from tests.support.label_trees import enumerated, random_tree
 
 NUM_LABELS = 200
 WIDTH = 4
@@ -65,6 +68,15 @@ def nearest(draws: int, _: int, **options: Any) -> NegativeSampler:
     return NearestSampler(config, normalize=False, seed=0)
 
 
+def whitening() -> Whitening:
+    """Sends the features of a query, which are zeros here, to one place."""
+    return Whitening(np.ones((WIDTH, 3), np.float32), np.float32([0.5, -1.0, 0.2]))
+
+
+def adversarial(draws: int, num_labels: int) -> NegativeSampler:
+    return AdversarialSampler(whitening(), random_tree(num_labels), draws, num_labels)
+
+
 SAMPLERS: dict[str, NewSampler] = {
     "uniform": uniform,
     "uniform-own": lambda draws, n: uniform(draws, n, shared=False),
@@ -78,6 +90,8 @@ SAMPLERS: dict[str, NewSampler] = {
     "snm-frequency-own": lambda draws, n: SnmSampler(frequency(draws, n, shared=False), keep=5),
     "snm-in_batch": lambda draws, n: SnmSampler(in_batch(draws, n), keep=5),
     "snm-nearest": lambda draws, n: SnmSampler(nearest(draws, n), keep=5),
+    "adversarial": adversarial,
+    "snm-adversarial": lambda draws, n: SnmSampler(adversarial(draws, n), keep=5),
 }
 
 
@@ -202,6 +216,9 @@ PROPOSALS = {
     "frequency-flat-seen": Proposal(
         lambda draws, n: frequency(draws, n, alpha=0.0, smoothing=0.0),
         [float(i % 10 > 0) for i in range(20)],
+    ),
+    "adversarial": Proposal(
+        adversarial, enumerated(random_tree(20), -whitening().offset_K).tolist()
     ),
 }
 

@@ -277,6 +277,25 @@ async def test_the_server_tells_its_limits_and_models(repository: Path) -> None:
     assert model.load_error == ""
 
 
+async def test_a_ranked_model_times_its_ranking_and_takes_no_embeddings(tmp_path: Path) -> None:
+    publish_tiny(tmp_path, is_ranked=True)
+    async with running_server(tmp_path) as server:
+        response = await server.ask("topic7 filler", "other topic3")
+        [model] = (await server.info()).models
+        tensor = pb.Tensor(
+            dtype=pb.DATA_TYPE_FLOAT32, shape=[1, WIDTH], data=np.ones(WIDTH, "<f4").tobytes()
+        )
+        error = await failure(server.stub.TopK(pb.TopKRequest(embeddings=tensor, k=1)))
+        series = {"model": "tiny", "version": "1", "stage": "rank"}
+        await until(lambda: (server.metric("stage_duration_seconds_sum", **series) or 0.0) > 0.0)
+    assert (response.labels[0], response.labels[3]) == (7, 3)
+    assert response.timings.rank_s > 0
+    assert list(model.query_kinds) == ["text", "sparse"]
+    assert "log p_n(y|x)" in model.score_meaning
+    assert error.code() is grpc.StatusCode.INVALID_ARGUMENT
+    assert "whose features the tree_correction needs" in str(error.details())
+
+
 async def test_health_is_told_of_the_process_the_service_and_each_model(repository: Path) -> None:
     async with running_server(repository) as server:
         for service in ("", "motherlode.v1.RetrievalService", "model:tiny"):

@@ -1,5 +1,7 @@
 """Writes the bundles that every later Motherlode must be able to read, one for each index family.
 
+Those of version 1 have no ranker, later ones have one: without it they would be of version 1 still.
+
 Run it once for each new format version, and never again for an old one:
 
     PYTHONPATH=. python tests/golden/make_bundle.py tests/golden/bundles/version-2
@@ -20,7 +22,7 @@ INDEX_KINDS = ("exact", "hnsw", "ivf_flat")
 def make_bundles(folder: Path) -> None:
     """Writes a bundle of 12 labels for each index family, each with a parent."""
     for kind in INDEX_KINDS:
-        draft = tiny_draft(seed=1, num_labels=12, index_kind=kind)
+        draft = tiny_draft(seed=1, num_labels=12, index_kind=kind, is_ranked=True)
         write_bundle(replace(draft, parents={"warm_start": "tiny@1"}), folder / kind)
 
 

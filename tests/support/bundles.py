@@ -24,11 +24,14 @@ from motherlode.core.index import (
 from motherlode.core.labels import LabelTable
 from motherlode.core.manifest import FileEntry, bundle_digest, read_manifest
 from motherlode.core.queries import FloatArray, TextQueries
+from motherlode.core.rankers import LabelTree, TreeCorrection, TreeCorrectionConfig, Whitening
 from motherlode.core.repository import Repository
 from motherlode.core.retriever import QueryPath
+from tests.support.label_trees import random_tree
 
 FILLERS = ("filler", "more", "other")
 WIDTH = 16
+SHORTLIST = 20
 
 _INDEX_CONFIGS: dict[str, IndexConfig] = {
     "exact": ExactConfig(),
@@ -44,8 +47,12 @@ def tiny_draft(
     *,
     width: int = WIDTH,
     normalize: bool = True,
+    is_ranked: bool = False,
 ) -> BundleDraft:
-    """A text model that finds label i for the word `topic{i}`; another seed gives other weights."""
+    """A text model that finds label i for the word `topic{i}`; another seed gives other weights.
+
+    With `is_ranked` a ranker changes scores and order, but for the first hit.
+    """
     generator = np.random.default_rng(seed)
     labels_LD = _directions(generator, num_labels, width)
     labels = LabelTable(
@@ -56,7 +63,8 @@ def tiny_draft(
     featurizer = _featurizer(num_labels)
     encoder = _encoder(featurizer, labels_LD, normalize=normalize)
     index = build_index(_INDEX_CONFIGS[index_kind], labels_LD, seed=seed)
-    path = QueryPath(featurizer, encoder, index)
+    ranker = tiny_ranker(seed, featurizer.num_features, num_labels) if is_ranked else None
+    path = QueryPath(featurizer, encoder, index, ranker)
     golden_texts = [f"topic{i} filler" for i in range(min(8, num_labels))]
     return BundleDraft(
         featurizer=featurizer,
@@ -73,7 +81,21 @@ def tiny_draft(
         config_digest=f"{seed:064x}",
         data_digest="d" * 64,
         parents={},
+        ranker=ranker,
     )
+
+
+def tiny_ranker(seed: int, num_features: int, num_labels: int) -> TreeCorrection:
+    """A correction by a random tree, too small to move the planted label from its first place."""
+    tree = random_tree(num_labels, seed=seed)
+    is_free_V = np.abs(tree.biases_V) < 100
+    biases_V = np.where(is_free_V, tree.biases_V / 4, tree.biases_V).astype(np.float32)
+    tree = LabelTree((tree.weights_VK / 4).astype(np.float32), biases_V, tree.labels_E)
+    generator = np.random.default_rng(seed)
+    table_FK = generator.standard_normal((num_features, tree.num_components)).astype(np.float32)
+    whitening = Whitening(table_FK, np.zeros(tree.num_components, np.float32))
+    config = TreeCorrectionConfig(scale=20.0, shortlist=SHORTLIST)
+    return TreeCorrection(config, whitening, tree)
 
 
 def publish_tiny(
@@ -84,9 +106,10 @@ def publish_tiny(
     num_labels: int = 50,
     index_kind: str = "exact",
     keep: int | None = None,
+    is_ranked: bool = False,
 ) -> int:
     """Publishes a tiny model and gives its version."""
-    draft = tiny_draft(seed, num_labels, index_kind)
+    draft = tiny_draft(seed, num_labels, index_kind, is_ranked=is_ranked)
     return Repository(repository_path).publish(model, draft, keep=keep)
 
 

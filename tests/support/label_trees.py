@@ -10,7 +10,8 @@ from numpy.typing import NDArray
 from motherlode.core.queries import FloatArray, IntArray
 from motherlode.core.rankers import LabelTree
 from motherlode.trainer.data import PositiveRows
-from motherlode.trainer.label_tree import LabelTreeConfig, fit_label_tree
+from motherlode.trainer.label_tree import fit_label_tree
+from motherlode.trainer.negatives import LabelTreeConfig
 
 
 def random_tree(num_labels: int, num_components: int = 3, seed: int = 0) -> LabelTree:

@@ -140,7 +140,8 @@ def _facts(head: dict[str, Any], manifest: Manifest) -> Iterator[tuple[str, str]
     yield "features", f"{dimensions.num_features:,}"
     yield "width", f"{dimensions.width} ({dimensions.dtype})"
     yield "unit length", f"queries {_yes(lengths.queries)}, labels {_yes(lengths.labels)}"
-    yield "score", f"{manifest.score_meaning} ({dimensions.metric})"
+    metric = "ranked anew" if manifest.has_ranker else dimensions.metric
+    yield "score", f"{manifest.score_meaning} ({metric})"
     yield "index", f"{index.factory}, FAISS {index.faiss_version} ({_settings(index.parameters)})"
     yield "index recall", ", ".join(f"{k} {v:.4f}" for k, v in index.recall.items()) or "-"
     ram, gpu = _readable_size(memory.ram_bytes), _readable_size(memory.gpu_bytes)

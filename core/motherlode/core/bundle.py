@@ -5,6 +5,7 @@ features/  encoder.safetensors    from a query to its embedding
 labels.arrow                      keys, texts and frequencies of the labels
 label_embeddings.safetensors      float32 [L, D]
 index/index.faiss                 finds labels by embedding
+ranker/                           optional: ranks the hits of the index anew
 golden.arrow                      queries with the answers they must get
 training_state.safetensors        optional: where a warm start goes on; serving never reads it
 evaluation.json  report.html      measured quality, for people
@@ -46,6 +47,7 @@ from motherlode.core.manifest import (
     INDEX_FILE,
     LABELS_FILE,
     MANIFEST_FILE,
+    RANKER_FOLDER,
     REPORT_FILE,
     TRAINING_STATE_FILE,
     Dimensions,
@@ -57,7 +59,8 @@ from motherlode.core.manifest import (
     read_manifest,
 )
 from motherlode.core.matrix_file import map_matrix, write_matrix
-from motherlode.core.queries import FloatArray
+from motherlode.core.queries import EmbeddingQueries, FloatArray
+from motherlode.core.rankers import TreeCorrection
 from motherlode.core.staging import sync_tree
 
 __all__ = ["Bundle", "BundleDraft", "read_bundle", "write_bundle"]
@@ -79,6 +82,7 @@ class Bundle:
     labels_LD: FloatArray
     index: LabelIndex
     golden: Golden
+    ranker: TreeCorrection | None = None
 
     def training_state(self) -> dict[str, FloatArray]:
         """Arrays that a warm start takes over, by name; empty where the bundle has none.
@@ -111,6 +115,8 @@ def write_bundle(draft: BundleDraft, folder: Path) -> Manifest:
             raise BundleError(folder, "the folder for a new bundle is not empty")
         (folder / FEATURES_FOLDER).mkdir()
         (folder / INDEX_FILE).parent.mkdir()
+        if draft.ranker is not None:
+            (folder / RANKER_FOLDER).mkdir()
     _write_parts(draft, folder)
     with _writing(folder):
         # Safetensors makes files that their owner alone may read; who serves may be someone else.
@@ -156,6 +162,7 @@ def read_bundle(folder: Path, *, verify: bool = True) -> Bundle:
         labels_LD=labels_LD,
         index=_load_index(folder, manifest, labels_LD),
         golden=Golden.load(folder / GOLDEN_FILE),
+        ranker=_load_ranker(folder, manifest),
     )
     _check_parts(folder, dimensions, bundle)
     return bundle
@@ -174,6 +181,8 @@ def _write_parts(draft: BundleDraft, folder: Path) -> None:
     }
     if (report := draft.report_html) is not None:
         writers[REPORT_FILE] = lambda path: path.write_text(report, encoding="utf-8")
+    if draft.ranker is not None:
+        writers[RANKER_FOLDER] = draft.ranker.save
     if draft.training_state:
         writers[TRAINING_STATE_FILE] = lambda path: save_file(draft.training_state, path)
     for name, write in writers.items():
@@ -193,6 +202,13 @@ def _check_parts(folder: Path, sizes: Dimensions, parts: BundleDraft | Bundle) -
         (INDEX_FILE, "number of labels", sizes.num_labels, parts.index.num_labels),
         (GOLDEN_FILE, "embedding width", sizes.width, parts.golden.embeddings_BD.shape[1]),
     ]
+    if (ranker := parts.ranker) is not None:
+        asked = "embeddings" if isinstance(parts.golden.queries, EmbeddingQueries) else "features"
+        checks += [
+            (RANKER_FOLDER, "number of features", sizes.num_features, ranker.num_features),
+            (RANKER_FOLDER, "number of labels", sizes.num_labels, ranker.num_labels),
+            (GOLDEN_FILE, "what the ranker gets of the queries", "features", asked),
+        ]
     for file, what, expected, actual in checks:
         if expected != actual:
             raise BundleError(folder / file, f"{what} is {actual}, expected {expected}")
@@ -214,6 +230,32 @@ def _load_index(folder: Path, manifest: Manifest, labels_LD: FloatArray) -> Labe
         reason = f"stages.index.config: {error.errors()[0]['msg']}"
         raise BundleError(folder / MANIFEST_FILE, reason) from error
     return load_index(config, folder / INDEX_FILE, labels_LD, mmap=True)
+
+
+def _load_ranker(folder: Path, manifest: Manifest) -> TreeCorrection | None:
+    """The ranker that manifest and files agree on, or None if neither has one."""
+    has_files = any(name.startswith(f"{RANKER_FOLDER}/") for name in manifest.files)
+    if not manifest.has_ranker:
+        if has_files:
+            raise BundleError(folder / RANKER_FOLDER, "the manifest has no stage ranker")
+        return None
+    _check_ranker_stage(folder / MANIFEST_FILE, manifest, has_files=has_files)
+    ranker = TreeCorrection.load(folder / RANKER_FOLDER)
+    expected, actual = manifest.stage("ranker").config, ranker.config.model_dump(mode="json")
+    if expected != actual:
+        reason = f"configuration is {actual}, expected {expected}, as in {MANIFEST_FILE}"
+        raise BundleError(folder / RANKER_FOLDER, reason)
+    return ranker
+
+
+def _check_ranker_stage(path: Path, manifest: Manifest, *, has_files: bool) -> None:
+    kind, version = manifest.stage("ranker").kind, manifest.format_version
+    if version < 2:
+        raise BundleError(path, f"format_version: expected 2 with a stage ranker, got {version}")
+    if kind != TreeCorrection.kind:
+        raise BundleError(path, f"stages.ranker.kind: expected {TreeCorrection.kind}, got {kind}")
+    if not has_files:
+        raise BundleError(path, f"files: there is a stage ranker and no file in {RANKER_FOLDER}/")
 
 
 def _stage(folder: Path, manifest: Manifest, name: str) -> Stage:

@@ -30,6 +30,7 @@ from motherlode.core.manifest import (
     bundle_digest,
 )
 from motherlode.core.queries import FloatArray
+from motherlode.core.rankers import TreeCorrection
 
 # Measured on CPython 3.11 with 300,000 n-grams: the text, and where the text is found again.
 _BYTES_PER_TEXT_FEATURE = 200
@@ -56,6 +57,7 @@ class BundleDraft:
         data_digest: Digest of the training data.
         parents: Bundles that it was made from: what each gave -> its name or digest.
         training_state: Arrays that a warm start takes over, by name; may be empty.
+        ranker: Ranks the hits of the index anew, or None.
     """
 
     featurizer: Featurizer
@@ -73,6 +75,7 @@ class BundleDraft:
     data_digest: str
     parents: dict[str, str]
     training_state: dict[str, FloatArray] = field(default_factory=dict)
+    ranker: TreeCorrection | None = None
 
     @property
     def dimensions(self) -> Dimensions:
@@ -86,6 +89,7 @@ class BundleDraft:
         """The manifest of a bundle with these files, written from this draft."""
         stages = _stages(self)
         return Manifest(
+            format_version=1 if self.ranker is None else 2,
             created_at=datetime.now(UTC).replace(microsecond=0),
             written_by=f"motherlode {version('motherlode')}",
             digest=bundle_digest(files, stages),
@@ -107,16 +111,21 @@ class BundleDraft:
 
 def _stages(draft: BundleDraft) -> tuple[Stage, ...]:
     def stage(
-        name: str, part: Featurizer | QueryEncoder | LabelIndex, meaning: str | None
+        name: str,
+        part: Featurizer | QueryEncoder | LabelIndex | TreeCorrection,
+        meaning: str | None,
     ) -> Stage:
         config = part.config.model_dump(mode="json")
         return Stage(name=name, kind=part.kind, config=config, score_meaning=meaning)
 
-    return (
+    stages = (
         stage("features", draft.featurizer, None),
         stage("encoder", draft.encoder, None),
         stage("index", draft.index, draft.score_meaning),
     )
+    if draft.ranker is None:
+        return stages
+    return (*stages, stage("ranker", draft.ranker, draft.ranker.score_meaning))
 
 
 def _index_info(draft: BundleDraft) -> IndexInfo:
@@ -134,7 +143,9 @@ def _memory(draft: BundleDraft, files: dict[str, FileEntry]) -> Memory:
     weights = files[ENCODER_FILE].size_bytes + draft.index.predicted_bytes
     per_feature = _BYTES_PER_TEXT_FEATURE if draft.featurizer.kind == "text" else 0
     tables = files[LABELS_FILE].size_bytes + per_feature * draft.featurizer.num_features
-    ram_bytes = weights + tables + draft.labels_LD.nbytes
+    # A ranker stays in RAM, wherever encoder and index are.
+    ranker = 0 if draft.ranker is None else draft.ranker.predicted_bytes
+    ram_bytes = weights + tables + draft.labels_LD.nbytes + ranker
     return Memory(ram_bytes=ram_bytes, gpu_bytes=weights + draft.labels_LD.nbytes)
 
 

@@ -13,13 +13,16 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 
 from motherlode.core.errors import BundleError, UnsupportedFormatError, shorten
 
-FORMAT_VERSION = 1
+# The highest that is read. A bundle is written as the lowest that can say what it holds, so that
+# older readers go on reading those without a ranker: 2 has a stage `ranker` and its folder.
+FORMAT_VERSION = 2
 MANIFEST_FILE = "manifest.json"
 FEATURES_FOLDER = "features"
 ENCODER_FILE = "encoder.safetensors"
 LABELS_FILE = "labels.arrow"
 EMBEDDINGS_FILE = "label_embeddings.safetensors"
 INDEX_FILE = "index/index.faiss"
+RANKER_FOLDER = "ranker"
 GOLDEN_FILE = "golden.arrow"
 EVALUATION_FILE = "evaluation.json"
 REPORT_FILE = "report.html"
@@ -85,7 +88,7 @@ class Stage(_Frozen):
     """One step of the way from a query to its hits.
 
     Attributes:
-        name: `features`, `encoder`, `index` or a later stage over the shortlist.
+        name: `features`, `encoder`, `index`, or `ranker`, which ranks the shortlist anew.
         kind: Which of its kinds.
         config: All that is needed to build it again from its files.
         score_meaning: What a score means after this stage; None where the stage gives no score.
@@ -128,7 +131,7 @@ class Memory(_Frozen):
 class Manifest(_Frozen):
     """What one version of a model is; its number is the name of its folder alone."""
 
-    format_version: Literal[1] = 1
+    format_version: Literal[1, 2] = 1
     created_at: datetime
     written_by: str
     digest: Sha256
@@ -154,6 +157,11 @@ class Manifest(_Frozen):
             if stage.name == name:
                 return stage
         raise KeyError(name)
+
+    @property
+    def has_ranker(self) -> bool:
+        """Whether the hits of the index are ranked anew."""
+        return any(stage.name == "ranker" for stage in self.stages)
 
     @property
     def score_meaning(self) -> str:

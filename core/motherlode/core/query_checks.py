@@ -15,6 +15,7 @@ from motherlode.core.errors import InvalidQueryError
 from motherlode.core.queries import (
     DenseQueries,
     EmbeddingQueries,
+    Features,
     Queries,
     SparseQueries,
     TextQueries,
@@ -75,6 +76,17 @@ def check_sparse(queries: SparseQueries, num_features: int) -> None:
     if len(queries.indices):
         _check_indices(f"{field}.indices", queries, num_features)
     _check_finite(f"{field}.values", queries.values)
+
+
+def features_too_large(features: Features) -> InvalidQueryError:
+    """What to raise for features that a score would overflow with."""
+    field, values = (
+        ("queries.sparse.values", features.values)
+        if isinstance(features, SparseQueries)
+        else ("queries.features", features.features_BF)
+    )
+    expected = "values small enough for scores that are finite"
+    return InvalidQueryError(field, expected=expected, actual=np.abs(values).max())
 
 
 def _check_texts(texts: Sequence[object]) -> None:

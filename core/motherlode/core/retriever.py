@@ -18,7 +18,7 @@ from motherlode.core.errors import BundleError, InvalidQueryError
 from motherlode.core.features import Featurizer
 from motherlode.core.golden import Golden
 from motherlode.core.index import LabelFilter, LabelIndex
-from motherlode.core.manifest import ENCODER_FILE, GOLDEN_FILE, INDEX_FILE
+from motherlode.core.manifest import ENCODER_FILE, GOLDEN_FILE, INDEX_FILE, RANKER_FOLDER
 from motherlode.core.queries import (
     EmbeddingQueries,
     Features,
@@ -27,7 +27,8 @@ from motherlode.core.queries import (
     Queries,
     SparseQueries,
 )
-from motherlode.core.query_checks import check_queries
+from motherlode.core.query_checks import check_queries, features_too_large, kind_of
+from motherlode.core.rankers import TreeCorrection
 from motherlode.core.repository import Repository
 from motherlode.core.topk import TopK
 
@@ -52,7 +53,7 @@ class StageTimes:
 @final
 @dataclass(frozen=True, slots=True, eq=False)
 class QueryPath:
-    """The stages in their order: features, encoder, index.
+    """The stages in their order: features, encoder, index, and a ranker where there is one.
 
     It is apart from `Retriever` so that training can evaluate, and take golden answers from, parts
     that are not published yet, in the very way in which they will be asked later.
@@ -61,6 +62,7 @@ class QueryPath:
     featurizer: Featurizer
     encoder: QueryEncoder
     index: LabelIndex
+    ranker: TreeCorrection | None = None
 
     def encode(self, queries: Queries) -> FloatArray:
         """Embeddings of the queries: float32 [B, D]."""
@@ -76,8 +78,13 @@ class QueryPath:
         filter: LabelFilter | None = None,  # noqa: A002 - the name on the wire
         times: StageTimes | None = None,
     ) -> TopK:
-        """See `Retriever.top_k`."""
+        """See `Retriever.top_k`.
+
+        Raises:
+            InvalidQueryError: For embeddings where there is a ranker; else as `LabelIndex.search`.
+        """
         times = StageTimes() if times is None else times
+        self.check_can_rank(queries)
         if isinstance(queries, EmbeddingQueries):
             return self._search(queries.embeddings_BD, k, filter, times)
         started = perf_counter()
@@ -89,6 +96,16 @@ class QueryPath:
         if not len(features):
             return _no_hits(len(known_B))
         return _spread(self._find(features, k, filter, times), known_B)
+
+    def check_can_rank(self, queries: Queries) -> None:
+        """Refuses embeddings where a ranker needs the features that they were made of.
+
+        Raises:
+            InvalidQueryError: If so.
+        """
+        if self.ranker is not None and isinstance(queries, EmbeddingQueries):
+            expected = f"the queries themselves, whose features the {self.ranker.kind} needs"
+            raise InvalidQueryError("queries", expected=expected, actual=kind_of(queries))
 
     def take_golden(self, queries: Queries, k: int) -> Golden:
         """The queries with the answers that they get now.
@@ -104,10 +121,12 @@ class QueryPath:
         started = perf_counter()
         embeddings_BD = self._encode(features)
         times.encode_s += perf_counter() - started
+        num_hits = k if self.ranker is None or k < 1 else self.ranker.shortlist_for(k)
         try:
-            return self._search(embeddings_BD, k, wanted, times)
+            top = self._search(embeddings_BD, num_hits, wanted, times)
         except InvalidQueryError as error:
             raise _as_of_features(error, features) from error
+        return top if self.ranker is None else self._rank(self.ranker, top, features, k, times)
 
     def _encode(self, features: Features) -> FloatArray:
         # What overflows is refused by the index, so that nobody needs a warning.
@@ -122,6 +141,14 @@ class QueryPath:
         times.search_s += perf_counter() - started
         return top
 
+    def _rank(
+        self, ranker: TreeCorrection, top: TopK, features: Features, k: int, times: StageTimes
+    ) -> TopK:
+        started = perf_counter()
+        ranked = ranker.rank(top, features, k)
+        times.rank_s += perf_counter() - started
+        return ranked
+
 
 @final
 class Retriever:
@@ -133,7 +160,8 @@ class Retriever:
         digest: Digest of the bundle; the same digest gives the same answers.
         manifest: Manifest of the bundle.
         labels: What the rows of a TopK stand for.
-        query_kinds: Kinds of query it takes, of `text`, `sparse`, `features` and `embeddings`.
+        query_kinds: Kinds of query it takes, of `text`, `sparse`, `features` and `embeddings`. With
+            a ranker no embeddings: it ranks by the features.
         num_features: F.
         width: D.
     """
@@ -144,10 +172,13 @@ class Retriever:
         self.manifest = bundle.manifest
         self.digest = bundle.manifest.digest
         self.labels = bundle.labels
-        self.query_kinds = _QUERY_KINDS[bundle.featurizer.kind]
+        kinds = _QUERY_KINDS[bundle.featurizer.kind]
+        self.query_kinds = tuple(
+            kind for kind in kinds if bundle.ranker is None or kind != "embeddings"
+        )
         self.num_features = bundle.encoder.num_features
         self.width = bundle.encoder.width
-        self.path = QueryPath(bundle.featurizer, bundle.encoder, bundle.index)
+        self.path = QueryPath(bundle.featurizer, bundle.encoder, bundle.index, bundle.ranker)
         self._bundle = bundle
 
     @classmethod
@@ -191,6 +222,7 @@ class Retriever:
             InvalidQueryError: For the first thing found wrong; names its path, such as
                 `queries.embeddings.shape`.
         """
+        self.path.check_can_rank(queries)
         check_queries(
             queries, kinds=self.query_kinds, num_features=self.num_features, width=self.width
         )
@@ -211,6 +243,9 @@ class Retriever:
 
         A query without any known feature has no hits. Fewer than k hits are given where there are
         no more labels, or the filter or an approximate index lets no more through.
+
+        A ranker ranks anew the k best of the index, or its shortlist if that is longer. So of
+        two k up to the length of the shortlist, the hits for the smaller begin those for the other.
 
         Args:
             queries: A batch that `validate` accepts, or an empty one.
@@ -238,7 +273,9 @@ class Retriever:
         difference = golden.hit_difference(self.top_k(golden.queries, golden.k))
         if difference is not None:
             reason = f"does not give the hits in {GOLDEN_FILE}: {difference}"
-            raise BundleError(self._bundle.path / INDEX_FILE, reason)
+            # A label tree of other data is as likely as an index of other labels.
+            part = INDEX_FILE if self.path.ranker is None else RANKER_FOLDER
+            raise BundleError(self._bundle.path / part, reason)
 
     def _check_rows(self, rows: IntArray) -> None:
         if len(rows) and (rows[0] < 0 or rows[-1] >= len(self.labels)):
@@ -250,13 +287,7 @@ def _as_of_features(error: InvalidQueryError, features: Features) -> InvalidQuer
     """What an index says of embeddings, said of the features that they were made of."""
     if not error.field.startswith("queries.embeddings"):
         return error
-    field, values = (
-        ("queries.sparse.values", features.values)
-        if isinstance(features, SparseQueries)
-        else ("queries.features", features.features_BF)
-    )
-    expected = "values small enough for scores that are finite"
-    return InvalidQueryError(field, expected=expected, actual=np.abs(values).max())
+    return features_too_large(features)
 
 
 def _drop_empty_rows(features: Features) -> tuple[Features, NDArray[np.bool_] | None]:

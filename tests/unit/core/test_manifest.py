@@ -81,8 +81,8 @@ def test_what_is_no_manifest_is_refused(tmp_path: Path, text: str) -> None:
 
 
 def test_a_newer_format_is_named_even_where_its_fields_are_unknown(tmp_path: Path) -> None:
-    (tmp_path / "manifest.json").write_text('{"format_version": 2, "novelty": true}')
-    with pytest.raises(UnsupportedFormatError, match=r"format version 2; .* up to 1"):
+    (tmp_path / "manifest.json").write_text('{"format_version": 3, "novelty": true}')
+    with pytest.raises(UnsupportedFormatError, match=r"format version 3; .* up to 2"):
         read_manifest(tmp_path)
 
 
@@ -116,6 +116,11 @@ def test_the_score_meaning_is_that_of_the_last_stage_with_one(tmp_path: Path) ->
     assert manifest.stage("encoder").kind == "bag"
     with pytest.raises(KeyError):
         manifest.stage("ranker")
+    assert not manifest.has_ranker
+    ranker = Stage(name="ranker", kind="tree_correction", config={}, score_meaning="log p")
+    ranked = make_manifest(tmp_path, stages=(*STAGES, ranker))
+    assert ranked.score_meaning == "log p"
+    assert ranked.has_ranker
 
 
 def test_a_report_has_no_part_in_the_digest(tmp_path: Path) -> None:

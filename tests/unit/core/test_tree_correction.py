@@ -85,6 +85,15 @@ def test_queries_of_other_answers_are_refused() -> None:
         CORRECTION.rank(shortlist(), QUERIES.rows(0, 3), 1)
 
 
+@pytest.mark.parametrize(("k", "expected"), [(1, 8), (8, 8), (9, 9), (20, 20), (30, 20)])
+def test_the_index_is_asked_for_the_shortlist_or_more_but_not_for_more_than_there_is(
+    k: int, expected: int
+) -> None:
+    correction = TreeCorrection(TreeCorrectionConfig(shortlist=8), WHITENING, TREE)
+    assert correction.shortlist_for(k) == expected
+    assert CORRECTION.shortlist_for(k) == 20
+
+
 def test_a_tree_over_another_projection_is_refused() -> None:
     tree = random_tree(20, num_components=4)
     with pytest.raises(InvalidInputError, match=r"label_tree.num_components: expected 3.*got 4"):

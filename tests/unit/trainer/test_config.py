@@ -7,9 +7,11 @@ import numpy as np
 import pytest
 
 from motherlode.core.errors import ConfigError, NotFoundError
+from motherlode.core.rankers import Whitening
 from motherlode.trainer.config import check_config, load_config, recipe_names
-from motherlode.trainer.negatives import NearestConfig
+from motherlode.trainer.negatives import NearestConfig, Proposal
 from motherlode.trainer.step import new_sampler
+from tests.support.label_trees import random_tree
 
 
 @pytest.mark.parametrize("name", recipe_names())
@@ -22,6 +24,10 @@ def test_there_is_a_default_recipe() -> None:
 
 
 REGULARIZATION = "loss.regularization"
+
+
+def tree(settings: dict[str, object]) -> dict[str, object]:
+    return {"negatives": {"kind": "adversarial", "tree": settings}}
 
 
 def owl(weights: dict[str, object]) -> dict[str, object]:
@@ -45,6 +51,17 @@ def owl(weights: dict[str, object]) -> dict[str, object]:
         ({"negatives": {"kind": "nearest", "shared": False}}, "negatives.shared"),
         ({"negatives": {"kind": "nearest", "index": {"nprobe": 0}}}, "negatives.index.nprobe"),
         ({"negatives": {"kind": "nearest", "index": {"kind": "tree"}}}, "negatives.index.kind"),
+        ({"negatives": {"kind": "adversarial", "num_candidates": 8, "keep": 9}}, "negatives"),
+        ({"negatives": {"kind": "adversarial", "num_candidates": 0}}, "negatives.num_candidates"),
+        ({"negatives": {"kind": "adversarial", "keep": 0}}, "negatives.keep"),
+        ({"negatives": {"kind": "adversarial", "shared": True}}, "negatives.shared"),
+        (tree({"num_components": 0}), "negatives.tree.num_components"),
+        (tree({"num_components": 10**6}), "negatives.tree.num_components"),
+        (tree({"regularization": 0.0}), "negatives.tree.regularization"),
+        (tree({"regularization": math.inf}), "negatives.tree.regularization"),
+        (tree({"max_rounds": 0}), "negatives.tree.max_rounds"),
+        (tree({"depth": 3}), "negatives.tree.depth"),
+        ({"negatives": {"tree": {}}}, "negatives.tree"),
         ({"negatives": {"kind": "in_batch", "shared": False}}, "negatives.shared"),
         ({"negatives": {"kind": "in_batch", "num_candidates": 8}}, "negatives.num_candidates"),
         ({"negatives": {"kind": "in_batch", "keep": 0}}, "negatives.keep"),
@@ -244,6 +261,9 @@ def test_a_section_without_its_kind_has_the_default_one() -> None:
         ({"kind": "in_batch", "keep": 8}, False),
         ({"kind": "nearest"}, False),
         ({"kind": "nearest", "keep": 8}, False),
+        ({"kind": "adversarial"}, True),
+        ({"kind": "adversarial", "num_candidates": 8, "keep": 8}, True),
+        ({"kind": "adversarial", "num_candidates": 8, "keep": 7}, False),
     ],
     ids=str,
 )
@@ -253,7 +273,9 @@ def test_a_loss_in_need_of_log_q_is_refused_where_negatives_come_without_it(
     config = check_config({"negatives": negatives})
     assert config.negatives.gives_log_q == is_enough
     # What a configuration says is what its sampler does.
-    assert new_sampler(config, np.ones(20, np.int64)).gives_log_q == is_enough
+    proposal = Proposal(Whitening(np.ones((4, 3), "f4"), np.zeros(3, "f4")), random_tree(20))
+    sampler = new_sampler(config, np.ones(20, np.int64), proposal)
+    assert sampler.gives_log_q == is_enough
     document = {"loss": {"kind": "noise_contrastive"}, "negatives": negatives}
     if is_enough:
         check_config(document)

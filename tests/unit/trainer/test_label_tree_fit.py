@@ -9,7 +9,8 @@ from motherlode.core.errors import InvalidInputError
 from motherlode.core.queries import DenseQueries, FloatArray, IntArray
 from motherlode.core.rankers import LabelTree
 from motherlode.trainer.data import PositiveRows
-from motherlode.trainer.label_tree import LabelTreeConfig, fit_label_tree, fit_proposal
+from motherlode.trainer.label_tree import fit_label_tree, fit_proposal
+from motherlode.trainer.negatives import LabelTreeConfig
 from tests.support.label_trees import clustered_queries, enumerated
 
 CONFIG = LabelTreeConfig()

@@ -5,11 +5,13 @@ import pytest
 import torch
 
 from motherlode.core.errors import ConfigError
-from motherlode.core.queries import SparseQueries
+from motherlode.core.queries import Features, SparseQueries
 from motherlode.trainer.batches import BatchSource
-from motherlode.trainer.config import check_config
+from motherlode.trainer.config import TrainConfig, check_config
 from motherlode.trainer.data import PositiveRows
+from motherlode.trainer.label_tree import new_proposal
 from motherlode.trainer.model import Model, new_model
+from motherlode.trainer.negatives import NegativeSampler
 from motherlode.trainer.step import Step, label_rows, new_sampler, score, touched
 
 NUM_LABELS, NUM_FEATURES, NUM_QUERIES = 500, 400, 1024
@@ -22,7 +24,15 @@ SAMPLERS: dict[str, dict[str, object]] = {
     "frequency-own": {"kind": "frequency", "num_candidates": 32, "keep": 32, "shared": False},
     "in_batch": {"kind": "in_batch"},
     "nearest": {"kind": "nearest", "num_candidates": 32, "refresh_steps": 2},
+    "adversarial": {"kind": "adversarial", "num_candidates": 32},
 }
+
+
+def fitted_sampler(
+    config: TrainConfig, features: Features, positives: PositiveRows, num_labels: int
+) -> NegativeSampler:
+    proposal = new_proposal(config.negatives, features, positives, num_labels, seed=0)
+    return new_sampler(config, positives.counts(num_labels), proposal)
 
 
 def run_steps(settings: dict[str, object], num_steps: int = 4) -> Model:
@@ -46,7 +56,7 @@ def run_steps(settings: dict[str, object], num_steps: int = 4) -> Model:
         }
     )
     model = new_model(config, features, positives, NUM_LABELS)
-    step = Step(model, config, new_sampler(config, positives.counts(NUM_LABELS)), 100)
+    step = Step(model, config, fitted_sampler(config, features, positives, NUM_LABELS), 100)
     source = BatchSource(features, positives, 512, seed=0)
     for number in range(num_steps):
         step.run(number, source.batch(number))
@@ -151,7 +161,7 @@ def test_a_query_without_features_leaves_everything_finite(
     features = SparseQueries(indptr, indices, values, NUM_FEATURES)
     positives = PositiveRows(np.array([0, 2, 3], np.int64), np.array([1, 4, 9], np.int64))
     model = new_model(config, features, positives, NUM_LABELS)
-    step = Step(model, config, new_sampler(config, positives.counts(NUM_LABELS)), 10)
+    step = Step(model, config, fitted_sampler(config, features, positives, NUM_LABELS), 10)
     loss = step.run(0, BatchSource(features, positives, 2, seed=0).batch(0))
     assert np.isfinite(loss)
     assert model.labels.weights_RD.isfinite().all()
@@ -168,7 +178,7 @@ def test_a_batch_whose_negatives_are_all_positives_moves_nothing(negatives: str)
     positives = PositiveRows(np.array([0, 4], np.int64), np.arange(4))
     model = new_model(config, features, positives, 4)
     before = model.labels.weights_RD.clone()
-    step = Step(model, config, new_sampler(config, positives.counts(4)), 10)
+    step = Step(model, config, fitted_sampler(config, features, positives, 4), 10)
     assert step.run(0, BatchSource(features, positives, 1, seed=0).batch(0)) == 0.0
     assert model.labels.weights_RD.equal(before)
 

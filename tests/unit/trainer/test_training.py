@@ -46,6 +46,7 @@ SAMPLERS: list[dict[str, object]] = [
     {"kind": "frequency", "num_candidates": 64, "keep": 64},
     {"kind": "in_batch"},
     {"kind": "nearest", "num_candidates": 16, "keep": 8, "refresh_steps": 6},
+    {"kind": "adversarial", "num_candidates": 16},
 ]
 
 

@@ -26,6 +26,7 @@ from motherlode.trainer.losses import (
     needs_log_q,
 )
 from motherlode.trainer.negatives import NegativesConfig, UniformConfig
+from motherlode.trainer.ranker import NoRankerConfig, RankerConfig, check_ranker
 from motherlode.trainer.regularizers import NoRegularizerConfig, RegularizerConfig
 
 RECIPES = resources.files("motherlode.trainer") / "recipes"
@@ -86,6 +87,7 @@ class TrainConfig(Section):
     loop: LoopConfig = LoopConfig()
     warm_start: WarmStartConfig = WarmStartConfig()
     index: IndexConfig = ExactConfig()
+    ranker: RankerConfig = NoRankerConfig()
     propensity: PropensityConfig = PropensityConfig()
 
     @model_validator(mode="after")
@@ -121,6 +123,11 @@ class TrainConfig(Section):
                 "labels.scale must be 1, labels.normalize and encoder.head.normalize true, "
                 "for the loss 'cosine_contrastive'"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _ranker_corrects_what_needs_it(self) -> Self:
+        check_ranker(self.ranker, negatives=self.negatives.kind, loss=self.loss.kind)
         return self
 
     def digest(self) -> str:
@@ -198,6 +205,7 @@ def _default_kinds(document: Mapping[str, Any]) -> dict[str, str]:
         "loss": "decoupled_softmax",
         "regularizer": "none",
         "index": "exact",
+        "ranker": "none",
     }
 
 

@@ -48,7 +48,8 @@ def add_labels(
     Raises:
         NotFoundError: If there is no such model or version.
         DataError: If the file is missing, empty or broken.
-        ConfigError: If the model does not take texts.
+        ConfigError: If the model does not take texts, or has a ranker: its label tree knows no
+            label but those that it was fitted to.
         InvalidInputError: If the file has no texts, a label is already there, or a text has no
             feature that the model knows.
         BundleError: If a bundle cannot be read or written.
@@ -61,6 +62,9 @@ def add_labels(
 
 
 def _check(parent: Bundle, added: LabelTable) -> None:
+    if parent.ranker is not None:
+        expected = "one without a ranker; its label tree learns of labels only by training again"
+        raise ConfigError("model", expected=expected, actual=parent.ranker.kind)
     if parent.featurizer.kind != "text":
         raise ConfigError("model", expected="one that takes texts", actual=parent.featurizer.kind)
     if added.texts is None:

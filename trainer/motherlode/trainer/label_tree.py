@@ -10,22 +10,29 @@ node.
 
 from __future__ import annotations
 
+import logging
 import os
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, final
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Field
 from scipy.sparse import csr_matrix
 
 from motherlode.core.errors import InvalidInputError
 from motherlode.core.queries import Features, FloatArray, IntArray
-from motherlode.core.rankers import PADDING_BIAS, LabelTree, Whitening
+from motherlode.core.rankers import PADDING_BIAS, LabelTree
 from motherlode.trainer.batches import row_of_each
 from motherlode.trainer.data import PositiveRows
 from motherlode.trainer.data.rows import entries_of
+from motherlode.trainer.negatives import (
+    AdversarialConfig,
+    AnyNegativesConfig,
+    LabelTreeConfig,
+    Proposal,
+)
 from motherlode.trainer.tree_nodes import Bools, Doubles, Nodes, fit_nodes
 from motherlode.trainer.whitening import fit_whitening
 
@@ -36,17 +43,40 @@ _MOST_NODES = 1 << 12
 # threads here do not wait for others, and that the bits do not depend on their number.
 _TILE = 1 << 9
 
+logger = logging.getLogger(__name__)
 
-class LabelTreeConfig(BaseModel):
-    """How p_n(y|x) is fitted; the defaults are the paper's."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+def new_proposal(
+    config: AnyNegativesConfig,
+    features: Features,
+    positives: PositiveRows,
+    num_labels: int,
+    *,
+    seed: int,
+) -> Proposal | None:
+    """The fitted p_n(y|x) that negatives are drawn from; None where their kind needs none.
 
-    num_components: int = Field(default=16, ge=1, le=1024, description="k, whitened components")
-    regularization: float = Field(
-        default=0.1, gt=0, allow_inf_nan=False, description="lambda_n of eq. (8)"
-    )
-    max_rounds: int = Field(default=50, ge=1, description="splits tried at a node")
+    The same arguments give the same bits, so that a run which is resumed fits it again.
+
+    Args:
+        config: Of the negatives.
+        features: N training queries.
+        positives: Their labels.
+        num_labels: L.
+        seed: Of the whitening.
+
+    Raises:
+        InvalidInputError: If there is no query or no label.
+    """
+    if not isinstance(config, AdversarialConfig):
+        return None
+    started = time.monotonic()
+    generator = np.random.default_rng(seed)
+    proposal = fit_proposal(features, positives, num_labels, config.tree, generator)
+    took_s = time.monotonic() - started
+    sizes = f"{len(features):,} queries, {num_labels:,} labels"
+    logger.info("fitted the label tree to %s in %.1f s", sizes, took_s)
+    return proposal
 
 
 def fit_proposal(
@@ -55,10 +85,11 @@ def fit_proposal(
     num_labels: int,
     config: LabelTreeConfig,
     generator: np.random.Generator,
-) -> tuple[Whitening, LabelTree]:
+) -> Proposal:
     """p_n(y|x), fitted to training queries and their labels; see `fit_label_tree`."""
     whitening = fit_whitening(features, config.num_components, generator)
-    return whitening, fit_label_tree(whitening.transform(features), positives, num_labels, config)
+    tree = fit_label_tree(whitening.transform(features), positives, num_labels, config)
+    return Proposal(whitening, tree)
 
 
 def fit_label_tree(

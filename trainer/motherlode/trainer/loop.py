@@ -14,14 +14,17 @@ from motherlode.core.errors import MotherlodeError
 from motherlode.core.features import Featurizer
 from motherlode.core.index import ExactConfig, build_index
 from motherlode.core.queries import Features
+from motherlode.core.rankers import TreeCorrection
 from motherlode.core.retriever import QueryPath
 from motherlode.trainer.batches import BatchSource
 from motherlode.trainer.checkpoint import CheckpointFolder, Point, Progress
 from motherlode.trainer.config import TrainConfig
 from motherlode.trainer.data import Dataset, PositiveRows
 from motherlode.trainer.evaluation import evaluate
+from motherlode.trainer.label_tree import new_proposal
 from motherlode.trainer.model import Model
 from motherlode.trainer.progress import RunDisplay
+from motherlode.trainer.ranker import new_ranker
 from motherlode.trainer.regularizers import new_regularizer
 from motherlode.trainer.step import Step, new_sampler
 
@@ -59,14 +62,14 @@ class Validation:
     featurizer: Featurizer
     held_out: Dataset
 
-    def figures(self, model: Model) -> dict[str, float]:
-        """Quality of a model by exact search, per cent; empty for no queries."""
+    def figures(self, model: Model, ranker: TreeCorrection | None = None) -> dict[str, float]:
+        """Quality of a model by exact search, ranked anew if so; per cent, empty for no queries."""
         held_out = self.held_out
         if len(held_out) == 0:
             return {}
         labels_LD = model.label_embeddings()
         index = build_index(ExactConfig(), labels_LD, seed=0)
-        path = QueryPath(self.featurizer, model.frozen_encoder(), index)
+        path = QueryPath(self.featurizer, model.frozen_encoder(), index, ranker)
         result = evaluate(
             path.top_k(held_out.queries, min(10, len(labels_LD))),
             held_out.positives,
@@ -81,6 +84,13 @@ class Validation:
 @final
 class TrainingLoop:
     """Trains a model on examples, in place.
+
+    What negatives are drawn from is fitted to the examples when the loop is built, once. That takes
+    no checkpoint: a run that is resumed fits the same bits again.
+
+    Attributes:
+        num_steps: Of the whole run.
+        ranker: Ranks the hits of an index over the model's labels anew, or None.
 
     Args:
         config: Of the run.
@@ -116,7 +126,11 @@ class TrainingLoop:
         )
         self.num_steps = max(1, round(config.loop.epochs * self._source.steps_per_epoch))
         num_labels = len(model.labels.weights_RD)
-        sampler = new_sampler(config, train.positives.counts(num_labels))
+        proposal = new_proposal(
+            config.negatives, train.features, train.positives, num_labels, seed=config.seed
+        )
+        self.ranker = new_ranker(config.ranker, proposal, config.labels.scale)
+        sampler = new_sampler(config, train.positives.counts(num_labels), proposal)
         regularizer = new_regularizer(config.regularizer, train.positives, num_labels)
         self._step = Step(
             model, config, sampler, self.num_steps, regularizer=regularizer, lr_factor=lr_factor
@@ -190,7 +204,7 @@ class TrainingLoop:
         progress = self._progress
         epoch, place = divmod(progress.step, self._source.steps_per_epoch)
         examples = epoch * self._source.num_queries + place * self._config.loop.batch_size
-        figures = self._validation.figures(self._model)
+        figures = self._validation.figures(self._model, self.ranker)
         point = Point(examples, progress.loss_sum / progress.loss_count, figures)
         progress.points.append(point)
         progress.loss_sum, progress.loss_count = 0.0, 0

@@ -12,6 +12,7 @@ from motherlode.core.features import Featurizer
 from motherlode.core.golden import MAX_QUERIES
 from motherlode.core.index import build_index, measure_recall
 from motherlode.core.queries import IntArray, Queries, TextQueries
+from motherlode.core.rankers import TreeCorrection
 from motherlode.core.retriever import QueryPath
 from motherlode.core.topk import TopK, concatenate
 from motherlode.trainer.charts import HeldOutPoint, LossPoint
@@ -51,6 +52,7 @@ class TrainedModel:
         tested_on: What that is, in the plural, such as `test queries`.
         progress: Course of the run.
         parents: Bundles it started from.
+        ranker: Ranks the hits of the index anew, or None.
     """
 
     name: str
@@ -62,6 +64,7 @@ class TrainedModel:
     tested_on: str
     progress: Progress
     parents: dict[str, str]
+    ranker: TreeCorrection | None = None
 
 
 def answers(path: AnswersTopK, queries: Queries, k: int) -> TopK:
@@ -105,7 +108,7 @@ def make_draft(trained: TrainedModel, dataset_name: str) -> BundleDraft:
     labels_LD = model.label_embeddings()
     encoder = model.frozen_encoder()
     index = build_index(config.index, labels_LD, seed=config.seed)
-    path = QueryPath(trained.featurizer, encoder, index)
+    path = QueryPath(trained.featurizer, encoder, index, trained.ranker)
     asked = trained.test if trained.test is not None else trained.train
     queries_BD = path.encode(_spread(asked, _RECALL_QUERIES).queries)
     k = min(_RECALL_K, len(labels_LD))
@@ -132,11 +135,12 @@ def make_draft(trained: TrainedModel, dataset_name: str) -> BundleDraft:
             "features": model.features.accumulators_R.numpy(),
             "labels": model.labels.accumulators_R.numpy(),
         },
+        ranker=trained.ranker,
     )
 
 
 def score_meaning(config: TrainConfig) -> str:
-    """What a score of the model is, in a few words."""
+    """What a score of the index is, in a few words; a ranker says itself what it makes of it."""
     if config.labels.normalize and config.encoder.head.normalize:
         return "cosine of query and label embedding, -1 to 1"
     return "inner product of query and label embedding"

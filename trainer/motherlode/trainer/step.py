@@ -17,6 +17,8 @@ from motherlode.trainer.config import TrainConfig
 from motherlode.trainer.losses import Loss, Scores, new_loss
 from motherlode.trainer.model import Model
 from motherlode.trainer.negatives import (
+    AdversarialConfig,
+    AdversarialSampler,
     AnyNegativesConfig,
     Batch,
     FrequencyConfig,
@@ -27,6 +29,7 @@ from motherlode.trainer.negatives import (
     NearestSampler,
     Negatives,
     NegativeSampler,
+    Proposal,
     SnmSampler,
     UniformConfig,
     UniformSampler,
@@ -160,22 +163,29 @@ def most_negatives(config: AnyNegativesConfig, num_labels: int) -> int:
     return min(config.num_kept or drawn, num_labels)
 
 
-def new_sampler(config: TrainConfig, counts_L: IntArray) -> NegativeSampler:
+def new_sampler(
+    config: TrainConfig, counts_L: IntArray, proposal: Proposal | None = None
+) -> NegativeSampler:
     """The sampler that a configuration names.
 
     Args:
         config: Of the whole run.
         counts_L: int64 [L], training inputs of each label.
+        proposal: What adversarial negatives are drawn from; None for all other kinds.
 
     Raises:
         ConfigError: If it cannot draw from these labels.
+        InvalidInputError: If the label tree is over another number of labels.
     """
     keep = config.negatives.num_kept
-    proposal = _new_proposal(config, counts_L)
-    return proposal if keep is None else SnmSampler(proposal, keep)
+    sampler = _new_sampler_of_all(config, counts_L, proposal)
+    return sampler if keep is None else SnmSampler(sampler, keep)
 
 
-def _new_proposal(config: TrainConfig, counts_L: IntArray) -> NegativeSampler:
+def _new_sampler_of_all(
+    config: TrainConfig, counts_L: IntArray, proposal: Proposal | None
+) -> NegativeSampler:
+    """The sampler whose draws are all kept."""
     match config.negatives:
         case UniformConfig() as uniform:
             return UniformSampler(uniform, len(counts_L))
@@ -186,6 +196,9 @@ def _new_proposal(config: TrainConfig, counts_L: IntArray) -> NegativeSampler:
         case NearestConfig() as nearest:
             normalize = config.labels.normalize
             return NearestSampler(nearest, normalize=normalize, seed=config.seed)
+        case AdversarialConfig(num_candidates=num_draws):
+            assert proposal is not None, "new_proposal comes first"
+            return AdversarialSampler(*proposal, num_draws, len(counts_L))
 
 
 def score(queries_BD: Tensor, labels_ND: Tensor, places_BK: Tensor | None) -> Tensor:

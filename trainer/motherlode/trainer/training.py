@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import final
 
 from motherlode.core.bundle import Bundle, read_bundle
+from motherlode.core.rankers import TreeCorrection
 from motherlode.core.repository import Repository
 from motherlode.trainer.checkpoint import CheckpointFolder, Progress, claim
 from motherlode.trainer.config import TrainConfig
@@ -112,7 +113,8 @@ def _train_and_publish(
     trained_from = time.monotonic()
     progress = loop.run()
     train_s = time.monotonic() - trained_from
-    draft = make_draft(_trained(request, parent, data, model, progress), request.data.name)
+    trained = _trained(request, parent, data, model, progress, loop.ranker)
+    draft = make_draft(trained, request.data.name)
     version = repository.publish(request.model, draft, keep=request.keep)
     checkpoints.remove()
     return TrainingOutcome(
@@ -146,6 +148,7 @@ def _trained(
     data: TrainingData,
     model: Model,
     progress: Progress,
+    ranker: TreeCorrection | None,
 ) -> TrainedModel:
     held_out = data.held_out if len(data.held_out) else None
     return TrainedModel(
@@ -158,6 +161,7 @@ def _trained(
         tested_on="held-out training queries" if data.test is None else "test queries",
         progress=progress,
         parents={"warm_start": parent.manifest.digest} if parent else {},
+        ranker=ranker,
     )
 
 

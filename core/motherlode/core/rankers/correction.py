@@ -17,6 +17,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from motherlode.core.documents import read_document
 from motherlode.core.errors import BundleError, InvalidInputError
 from motherlode.core.queries import Features, FloatArray
+from motherlode.core.query_checks import features_too_large
 from motherlode.core.rankers.label_tree import LabelTree
 from motherlode.core.rankers.whitening import Whitening
 from motherlode.core.topk import TopK, top_k_of_candidates
@@ -35,6 +36,7 @@ class TreeCorrectionConfig(BaseModel):
     scale: float = Field(
         default=1.0, gt=0, allow_inf_nan=False, description="xi over the score of the shortlist"
     )
+    shortlist: int = Field(default=100, ge=1, description="hits of the index to rank anew")
 
 
 class _Document(BaseModel):
@@ -68,6 +70,25 @@ class TreeCorrection:
         self.whitening = whitening
         self.tree = tree
 
+    @property
+    def num_features(self) -> int:
+        """F, of a query."""
+        return self.whitening.num_features
+
+    @property
+    def num_labels(self) -> int:
+        """L."""
+        return self.tree.num_labels
+
+    @property
+    def predicted_bytes(self) -> int:
+        """Memory that it takes, in bytes."""
+        return self.whitening.nbytes + self.tree.nbytes
+
+    def shortlist_for(self, k: int) -> int:
+        """Hits of the index to ask for when k are wanted, at most the number of labels."""
+        return min(max(k, self.config.shortlist), self.num_labels)
+
     def rank(self, shortlist: TopK, features: Features, k: int) -> TopK:
         """The best k hits of each query's shortlist; ties go to the smaller label.
 
@@ -81,6 +102,7 @@ class TreeCorrection:
         Raises:
             InvalidInputError: If a hit is no label of the tree, or the queries are not as many as
                 the answers, or have other features.
+            InvalidQueryError: If a feature is so large that a corrected score would overflow.
         """
         if len(shortlist) != len(features):
             expected = f"{len(shortlist)} queries, as many as the shortlist has"
@@ -136,10 +158,15 @@ class TreeCorrection:
     def _scores(self, shortlist: TopK, features: Features) -> FloatArray:
         """float32 [N]: the corrected scores, in the order of the hits."""
         rows_N = np.repeat(np.arange(len(shortlist)), shortlist.counts)
-        projected_BK = self.whitening.transform(features)
-        log_probs_N = self.tree.log_prob(projected_BK, rows_N, shortlist.labels)
-        scores_N = self.config.scale * shortlist.scores.astype(np.float64) + log_probs_N
-        return scores_N.astype(np.float32)
+        # What overflows is refused below, so that nobody needs a warning.
+        with np.errstate(over="ignore", invalid="ignore"):
+            projected_BK = self.whitening.transform(features)
+            log_probs_N = self.tree.log_prob(projected_BK, rows_N, shortlist.labels)
+            xi_N = self.config.scale * shortlist.scores.astype(np.float64)
+            scores_N: FloatArray = (xi_N + log_probs_N).astype(np.float32)
+        if not np.isfinite(scores_N).all():
+            raise features_too_large(features)
+        return scores_N
 
 
 def check_projection(whitening: Whitening, tree: LabelTree) -> None:

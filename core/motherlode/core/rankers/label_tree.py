@@ -69,6 +69,12 @@ class LabelTree:
         """Turns on the way to a label, ceil(log2 L)."""
         return len(self.labels_E).bit_length() - 1
 
+    @property
+    def nbytes(self) -> int:
+        """Memory of its arrays, in bytes."""
+        arrays = (self.weights_VK, self.biases_V, self.labels_E, self._leaves_L)
+        return sum(array.nbytes for array in arrays)
+
     def log_prob(
         self, projected_BK: FloatArray, rows_P: IntArray, labels_P: IntArray
     ) -> FloatArray:

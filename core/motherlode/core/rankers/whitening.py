@@ -49,6 +49,11 @@ class Whitening:
         """K."""
         return len(self.offset_K)
 
+    @property
+    def nbytes(self) -> int:
+        """Memory of its arrays, in bytes."""
+        return self.table_FK.nbytes + self.offset_K.nbytes
+
     def transform(self, features: Features) -> FloatArray:
         """Projected queries: float32 [B, K]; a row has the same bits alone and in any batch.
 

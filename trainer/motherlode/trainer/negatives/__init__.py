@@ -4,6 +4,12 @@ from typing import Annotated
 
 from pydantic import Field
 
+from motherlode.trainer.negatives.adversarial import (
+    AdversarialConfig,
+    AdversarialSampler,
+    Proposal,
+)
+from motherlode.trainer.negatives.config import LabelTreeConfig
 from motherlode.trainer.negatives.draws import AliasTable, draw_distinct
 from motherlode.trainer.negatives.frequency import FrequencyConfig, FrequencySampler
 from motherlode.trainer.negatives.in_batch import InBatchConfig, InBatchSampler
@@ -13,6 +19,8 @@ from motherlode.trainer.negatives.snm import SnmSampler, keep_hardest
 from motherlode.trainer.negatives.uniform import UniformConfig, UniformSampler
 
 __all__ = [
+    "AdversarialConfig",
+    "AdversarialSampler",
     "AliasTable",
     "AnyNegativesConfig",
     "Batch",
@@ -20,11 +28,13 @@ __all__ = [
     "FrequencySampler",
     "InBatchConfig",
     "InBatchSampler",
+    "LabelTreeConfig",
     "NearestConfig",
     "NearestSampler",
     "NegativeSampler",
     "Negatives",
     "NegativesConfig",
+    "Proposal",
     "SnmSampler",
     "UniformConfig",
     "UniformSampler",
@@ -32,6 +42,8 @@ __all__ = [
     "keep_hardest",
 ]
 
-AnyNegativesConfig = UniformConfig | FrequencyConfig | InBatchConfig | NearestConfig
+AnyNegativesConfig = (
+    UniformConfig | FrequencyConfig | InBatchConfig | NearestConfig | AdversarialConfig
+)
 
 NegativesConfig = Annotated[AnyNegativesConfig, Field(discriminator="kind")]

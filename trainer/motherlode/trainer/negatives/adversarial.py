@@ -7,17 +7,67 @@ Shapes: B queries in a batch, K draws a query, N distinct labels drawn, P positi
 
 from __future__ import annotations
 
-from typing import final
+from typing import Literal, NamedTuple, Self, final
 
 import numpy as np
 import torch
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 from torch import Tensor
 from typing_extensions import override
 
 from motherlode.core.errors import InvalidInputError
 from motherlode.core.rankers import LabelTree, Whitening
 from motherlode.core.rankers.correction import check_projection
+from motherlode.trainer.negatives.config import LabelTreeConfig
 from motherlode.trainer.negatives.sampler import Batch, Negatives, NegativeSampler
+
+
+@final
+class AdversarialConfig(BaseModel):
+    """Draws of each query from a label tree that is fitted to the training data.
+
+    Attributes:
+        num_candidates: Draws for a query.
+        keep: The highest-scoring ones that each query keeps; None or num_candidates keeps all.
+        tree: How the label tree is fitted.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    kind: Literal["adversarial"] = "adversarial"
+    # The paper draws one. More of them cost less than as many more queries, and vary less.
+    num_candidates: int = Field(default=32, ge=1)
+    keep: int | None = Field(default=None, ge=1)
+    tree: LabelTreeConfig = LabelTreeConfig()
+
+    @model_validator(mode="after")
+    def _keep_is_among_candidates(self) -> Self:
+        if self.keep is not None and self.keep > self.num_candidates:
+            raise ValueError(f"keep must be <= num_candidates ({self.num_candidates})")
+        return self
+
+    @property
+    def num_kept(self) -> int | None:
+        """How many of the hardest a query keeps; None for all."""
+        return None if self.keep == self.num_candidates else self.keep
+
+    @property
+    def gives_log_q(self) -> bool:
+        """Whether the negatives come with their probabilities: only if all draws are kept."""
+        return self.num_kept is None
+
+
+@final
+class Proposal(NamedTuple):
+    """The fitted p_n(y|x).
+
+    Attributes:
+        whitening: Projects the features of a query.
+        tree: Gives the probabilities of labels by what the whitening gives.
+    """
+
+    whitening: Whitening
+    tree: LabelTree
 
 
 @final

@@ -1,10 +1,22 @@
-"""What the configurations of several samplers share."""
+"""What the configurations of several samplers share, and that of the label tree."""
 
 from __future__ import annotations
 
 from typing import Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+
+class LabelTreeConfig(BaseModel):
+    """How p_n(y|x) is fitted, see `fit_label_tree`; the defaults are the paper's."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    num_components: int = Field(default=16, ge=1, le=1024, description="k, whitened components")
+    regularization: float = Field(
+        default=0.1, gt=0, allow_inf_nan=False, description="lambda_n of eq. (8)"
+    )
+    max_rounds: int = Field(default=50, ge=1, description="splits tried at a node")
 
 
 class DrawsConfig(BaseModel):

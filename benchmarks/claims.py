@@ -22,10 +22,10 @@ from __future__ import annotations
 import argparse
 import statistics
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-from claim_plots import plot_figures
+from claim_plots import plot_curves, plot_figures
 from machine import print_result
 from trials import GROUPS, Records, Trial
 
@@ -63,6 +63,7 @@ class Claim:
 
     variants: list[Variant]
     plot: Plot
+    evaluations: int = 1
 
 
 def snm() -> list[Variant]:
@@ -90,7 +91,35 @@ def glas() -> list[Variant]:
     ]
 
 
-CLAIMS = {"snm": Claim(snm(), plot_figures), "glas": Claim(glas(), plot_figures)}
+def adversarial() -> list[Variant]:
+    """Proposals times losses; each query has draws of its own."""
+    draws = ("negatives.num_candidates=32", "negatives.keep=32")
+    eq_6 = "loss.kind=regularized_negative_sampling"
+    tree, nce = "negatives.kind=adversarial", "loss.kind=noise_contrastive"
+    uniform = "negatives.shared=false"
+    frequency = ("negatives.kind=frequency", "negatives.shared=false")
+    candidates = f"negatives.num_candidates={CANDIDATES}"
+    variants = [
+        Variant("adversarial, eq. (6)", "corrected", (tree, eq_6, "ranker.kind=tree_correction")),
+        Variant("adversarial, eq. (6)", "not corrected", (tree, eq_6)),
+        Variant("adversarial, NCE", "", (tree, nce)),
+        Variant("uniform, eq. (6)", "", (uniform, eq_6)),
+        Variant("uniform, one-vs-each", "", (uniform, "loss.kind=one_vs_each")),
+        Variant("by frequency, eq. (6)", "not corrected", (*frequency, eq_6)),
+        Variant("by frequency, NCE", "", (*frequency, nce)),
+    ]
+    reference = ("loss.kind=decoupled_softmax", candidates, f"negatives.keep={CANDIDATES}")
+    return [
+        *(replace(variant, overrides=(*variant.overrides, *draws)) for variant in variants),
+        Variant("uniform, shared, decoupled softmax", "", reference),
+    ]
+
+
+CLAIMS = {
+    "snm": Claim(snm(), plot_figures),
+    "glas": Claim(glas(), plot_figures),
+    "adversarial": Claim(adversarial(), plot_curves, evaluations=12),
+}
 
 
 def main() -> None:
@@ -112,7 +141,8 @@ def main() -> None:
     results = []
     for variant in claim.variants:
         if not options.only or variant.group in options.only:
-            overrides = (*options.set, *variant.overrides)
+            evaluations = f"loop.evaluations={claim.evaluations}"
+            overrides = (evaluations, *options.set, *variant.overrides)
             trials = seeds(options.recipe, overrides, options.seeds, train, test, records)
             results.append((variant.group, variant.name, trials))
             print(*row(*results[-1]), flush=True)
@@ -131,8 +161,8 @@ def seeds(
     records: Records,
 ) -> list[Trial]:
     """The trials of each seed."""
-    fixed = ("loop.held_out=0", "loop.evaluations=1")
-    configs = [load_config(recipe, (f"seed={seed}", *fixed, *overrides)) for seed in range(number)]
+    fixed = ("loop.held_out=0", *overrides)
+    configs = [load_config(recipe, (f"seed={seed}", *fixed)) for seed in range(number)]
     return [records.trial(config, train, test) for config in configs]
 
 

@@ -45,8 +45,8 @@ class Trial:
         seen_figures: Likewise on training queries, at most as many.
         groups: P@1 of the queries whose most frequent true label has so many training queries.
         curve: Processor seconds of the training so far, P@1 and R@10 of some of the part.
-        cpu_s: Processor seconds of the training loop, validations left out. Other work on the
-            machine moves them far less than it moves the clock.
+        cpu_s: Processor seconds of the training loop, with what it fits beforehand and without
+            validations. Other work on the machine moves them far less than it moves the clock.
         wall_s: Seconds on the clock of the same.
     """
 
@@ -86,21 +86,20 @@ class Records:
 
 @final
 class Clock(RunDisplay):
-    """Shows nothing, and counts the seconds of training alone."""
+    """Shows nothing, and counts the seconds of training alone, from when it is made."""
 
     def __init__(self) -> None:
         self.cpu_s = self.wall_s = 0.0
         self.points: list[tuple[float, float, float]] = []
+        self._restart()
 
     @override
     def start(self, step: int, num_steps: int) -> None:
-        self._restart()
+        self._count()
 
     @override
     def step(self, loss: float, num_examples: int) -> None:
-        self.cpu_s += time.process_time() - self._cpu_s
-        self.wall_s += time.perf_counter() - self._wall_s
-        self._restart()
+        self._count()
 
     @override
     def point(self, point: Point) -> None:
@@ -111,6 +110,11 @@ class Clock(RunDisplay):
     def stop(self) -> None:
         """Nothing is left to do."""
 
+    def _count(self) -> None:
+        self.cpu_s += time.process_time() - self._cpu_s
+        self.wall_s += time.perf_counter() - self._wall_s
+        self._restart()
+
     def _restart(self) -> None:
         self._cpu_s, self._wall_s = time.process_time(), time.perf_counter()
 
@@ -120,14 +124,15 @@ def run_trial(config: TrainConfig, train: Dataset, part: Dataset) -> Trial:
     featurizer = new_featurizer(config, train.queries)
     examples = LabelledFeatures(featurizer.transform(train.queries), train.positives)
     model = new_model(config, examples.features, train.positives, len(train.labels))
-    clock = Clock()
     some = part.rows(sample(len(part), _MOST_ALONG_THE_WAY))
     validation = Validation(featurizer, some)
-    TrainingLoop(config, model, examples, validation, checkpoints=None, display=clock).run()
+    clock = Clock()
+    loop = TrainingLoop(config, model, examples, validation, checkpoints=None, display=clock)
+    loop.run()
     index = build_index(ExactConfig(), model.label_embeddings(), seed=0)
-    path = QueryPath(featurizer, model.frozen_encoder(), index)
+    path = QueryPath(featurizer, model.frozen_encoder(), index, loop.ranker)
     top = path.top_k(part.queries, max(KS))
-    seen = train.rows(sample(len(train), len(part)))
+    seen = train.rows(sample(len(train), len(some)))
     return Trial(
         figures_of(top, part, len(train)),
         figures_of(path.top_k(seen.queries, max(KS)), seen, len(train)),

@@ -31,6 +31,7 @@ from motherlode.trainer.negatives import (
     UniformConfig,
     UniformSampler,
 )
+from tests.support.embeddings import TableLabels
 from tests.support.label_trees import enumerated, random_tree
 
 NUM_LABELS = 200
@@ -65,7 +66,7 @@ def in_batch(_: int, num_labels: int) -> NegativeSampler:
 
 def nearest(draws: int, _: int, **options: Any) -> NegativeSampler:
     config = NearestConfig(num_candidates=draws, num_mined=draws, index=ExactConfig(), **options)
-    return NearestSampler(config, normalize=False, seed=0)
+    return NearestSampler(config, seed=0)
 
 
 def whitening() -> Whitening:
@@ -114,9 +115,9 @@ def draw(
     generator = torch.Generator().manual_seed(99)
     queries_BD = torch.randn(len(batch.features), WIDTH, generator=generator)
     queries_BD[0] = 0.0
-    labels_LD = torch.randn(num_labels, WIDTH, generator=generator)
-    sampler.refresh(0, labels_LD)
-    return sampler.sample(batch, queries_BD, labels_LD, torch.Generator().manual_seed(seed))
+    labels = TableLabels(torch.randn(num_labels, WIDTH, generator=generator))
+    sampler.refresh(0, labels)
+    return sampler.sample(batch, queries_BD, labels, torch.Generator().manual_seed(seed))
 
 
 # The last query has more positives than some samplers have draws; some labels are of two queries.
@@ -192,10 +193,11 @@ def test_a_draw_makes_no_array_as_large_as_the_number_of_labels(new_sampler: New
     num_labels = 20_000
     sampler = new_sampler(40, num_labels)
     labels_LD = torch.randn(num_labels, WIDTH, generator=torch.Generator().manual_seed(0))
-    sampler.refresh(0, labels_LD)
+    labels = TableLabels(labels_LD)
+    sampler.refresh(0, labels)
     generator = torch.Generator().manual_seed(0)
     with LargestOutput() as largest:
-        sampler.sample(BATCH, labels_LD[:4], labels_LD, generator)
+        sampler.sample(BATCH, labels_LD[:4], labels, generator)
     assert 0 < largest.numel < 1000
 
 
@@ -248,7 +250,7 @@ def test_frequencies_follow_the_proposal(proposal: Proposal) -> None:
     nothing, generator = torch.zeros(queries, WIDTH), torch.Generator().manual_seed(1)
     counts = torch.zeros(20, dtype=torch.float64)
     for _ in range(5 if own else 3000):
-        negatives = sampler.sample(batch, nothing, nothing, generator)
+        negatives = sampler.sample(batch, nothing, TableLabels(nothing), generator)
         counts += torch.bincount(negatives.labels_BK.flatten(), minlength=20)
     assert counts.sum().item() in {3000, 10_000}
     assert_counts_follow(counts, proposal.weights)
@@ -277,7 +279,7 @@ def test_in_batch_negatives_come_by_their_share_of_training_pairs() -> None:
     for first in range(6):
         for second in range(6):
             batch = batch_of([positives[first], positives[second]])
-            negatives = sampler.sample(batch, nothing, nothing, torch.Generator())
+            negatives = sampler.sample(batch, nothing, TableLabels(nothing), torch.Generator())
             assert negatives.log_q_BK is not None
             labels = negatives.labels_BK[0].tolist()
             seen += torch.bincount(torch.tensor(labels), minlength=6)

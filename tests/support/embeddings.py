@@ -1,13 +1,36 @@
-"""Label embeddings and queries for tests of indexes.
+"""Label embeddings and queries for tests of indexes and of what looks at labels.
 
 Shapes: B queries, L labels, D embedding width.
 """
 
 from __future__ import annotations
 
+from typing import final
+
 import numpy as np
+from torch import Tensor
 
 from motherlode.core.queries import FloatArray, IntArray
+
+
+@final
+class TableLabels:
+    """Labels whose embeddings are the rows of a table, for samplers; counts how often asked."""
+
+    def __init__(self, labels_LD: Tensor) -> None:
+        self.labels_LD = labels_LD
+        self.num_asked = 0
+
+    @property
+    def num_labels(self) -> int:
+        """L."""
+        return len(self.labels_LD)
+
+    def label_embeddings(self) -> FloatArray:
+        """A copy of the table: float32 [L, D]."""
+        self.num_asked += 1
+        embeddings: FloatArray = self.labels_LD.numpy().copy()
+        return embeddings
 
 
 def clustered(

@@ -26,9 +26,9 @@ def add(
 ) -> None:
     """Publish a version with more labels, which are found by their texts at once.
 
-    Nothing is trained: the model's encoder gives each new label its embedding. Train again, with
-    `--warm-start`, once there are queries for them. A model with a ranker cannot have more labels
-    without training.
+    Nothing is trained: the model's encoder of label texts, or else of queries, gives each new label
+    its embedding. Train again, with `--warm-start`, once there are queries for them. A model with a
+    ranker cannot have more labels without training.
 
     Args:
         repository: Folder of the repository.

@@ -4,6 +4,8 @@ manifest.json                     written last; sizes and digests of the other f
 features/  encoder.safetensors    from a query to its embedding
 labels.arrow                      keys, texts and frequencies of the labels
 label_embeddings.safetensors      float32 [L, D]
+label_encoder.safetensors         optional: embeds the texts of new labels where the encoder of
+                                  queries does not; serving never reads it
 index/index.faiss                 finds labels by embedding
 ranker/                           optional: ranks the hits of the index anew
 golden.arrow                      queries with the answers they must get
@@ -45,6 +47,7 @@ from motherlode.core.manifest import (
     FEATURES_FOLDER,
     GOLDEN_FILE,
     INDEX_FILE,
+    LABEL_ENCODER_FILE,
     LABELS_FILE,
     MANIFEST_FILE,
     RANKER_FOLDER,
@@ -84,6 +87,19 @@ class Bundle:
     golden: Golden
     ranker: TreeCorrection | None = None
 
+    def label_encoder(self) -> QueryEncoder:
+        """From the features of a label's text to an embedding: an own encoder, else the queries'.
+
+        Raises:
+            BundleError: If the file cannot be read or its shapes do not fit.
+        """
+        if LABEL_ENCODER_FILE not in self.manifest.files:
+            return self.encoder
+        head = self.encoder.config.head.model_copy(update={"hidden": 0, "dropout": 0.0})
+        config = {**self.encoder.config.model_dump(), "head": head.model_dump()}
+        path = self.path / LABEL_ENCODER_FILE
+        return load_encoder(path, config, self.encoder.num_features)
+
     def training_state(self) -> dict[str, FloatArray]:
         """Arrays that a warm start takes over, by name; empty where the bundle has none.
 
@@ -109,6 +125,7 @@ def write_bundle(draft: BundleDraft, folder: Path) -> Manifest:
     _check_parts(folder, draft.dimensions, draft)
     if not np.isfinite(draft.labels_LD).all():
         raise BundleError(folder / EMBEDDINGS_FILE, "a label embedding is not finite")
+    _check_label_encoder(folder, draft)
     with _writing(folder):
         folder.mkdir(parents=True, exist_ok=True)
         if any(folder.iterdir()):
@@ -183,6 +200,8 @@ def _write_parts(draft: BundleDraft, folder: Path) -> None:
         writers[REPORT_FILE] = lambda path: path.write_text(report, encoding="utf-8")
     if draft.ranker is not None:
         writers[RANKER_FOLDER] = draft.ranker.save
+    if draft.label_encoder is not None:
+        writers[LABEL_ENCODER_FILE] = draft.label_encoder.save
     if draft.training_state:
         writers[TRAINING_STATE_FILE] = lambda path: save_file(draft.training_state, path)
     for name, write in writers.items():
@@ -212,6 +231,15 @@ def _check_parts(folder: Path, sizes: Dimensions, parts: BundleDraft | Bundle) -
     for file, what, expected, actual in checks:
         if expected != actual:
             raise BundleError(folder / file, f"{what} is {actual}, expected {expected}")
+
+
+def _check_label_encoder(folder: Path, draft: BundleDraft) -> None:
+    if (encoder := draft.label_encoder) is None:
+        return
+    expected = tuple(draft.encoder.table_FD.shape)
+    if tuple(encoder.table_FD.shape) != expected:
+        reason = f"table is {tuple(encoder.table_FD.shape)}, expected {expected}"
+        raise BundleError(folder / LABEL_ENCODER_FILE, reason)
 
 
 def _check_shape(folder: Path, sizes: Dimensions, labels_LD: FloatArray) -> None:

@@ -58,6 +58,7 @@ class BundleDraft:
         parents: Bundles that it was made from: what each gave -> its name or digest.
         training_state: Arrays that a warm start takes over, by name; may be empty.
         ranker: Ranks the hits of the index anew, or None.
+        label_encoder: Embedding of a label text's features, where it is not that of a query.
     """
 
     featurizer: Featurizer
@@ -76,6 +77,7 @@ class BundleDraft:
     parents: dict[str, str]
     training_state: dict[str, FloatArray] = field(default_factory=dict)
     ranker: TreeCorrection | None = None
+    label_encoder: QueryEncoder | None = None
 
     @property
     def dimensions(self) -> Dimensions:

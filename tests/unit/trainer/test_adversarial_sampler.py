@@ -11,6 +11,7 @@ from motherlode.core.queries import DenseQueries
 from motherlode.core.rankers import Whitening
 from motherlode.trainer.negatives import Batch, Negatives
 from motherlode.trainer.negatives.adversarial import AdversarialSampler
+from tests.support.embeddings import TableLabels
 from tests.support.label_trees import chi_square_over_bound, enumerated, random_tree
 
 NUM_LABELS = 50
@@ -29,7 +30,9 @@ BATCH = Batch(
 def drawn(num_draws: int, seed: int = 0) -> Negatives:
     sampler = AdversarialSampler(WHITENING, TREE, num_draws, NUM_LABELS)
     generator = torch.Generator().manual_seed(seed)
-    return sampler.sample(BATCH, torch.zeros(4, 2), torch.zeros(NUM_LABELS, 2), generator)
+    return sampler.sample(
+        BATCH, torch.zeros(4, 2), TableLabels(torch.zeros(NUM_LABELS, 2)), generator
+    )
 
 
 def labels_of(negatives: Negatives) -> torch.Tensor:
@@ -111,4 +114,4 @@ def test_a_positive_that_the_tree_does_not_know_is_refused() -> None:
     batch = Batch(BATCH.features, torch.tensor([NUM_LABELS]), torch.tensor([0]))
     sampler = AdversarialSampler(WHITENING, TREE, 5, NUM_LABELS)
     with pytest.raises(InvalidInputError, match=r"labels\[0\]: expected 0 to 49"):
-        sampler.sample(batch, torch.zeros(4, 2), torch.zeros(50, 2), torch.Generator())
+        sampler.sample(batch, torch.zeros(4, 2), TableLabels(torch.zeros(50, 2)), torch.Generator())

@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from motherlode.trainer.optim import RowTable, learning_rate_factor
+from motherlode.trainer.optim import RowTable, join_rows, learning_rate_factor
 
 
 def table() -> RowTable:
@@ -52,3 +52,21 @@ def test_the_learning_rate_warms_up_then_decays_to_zero() -> None:
 
 def test_no_warm_up_starts_at_the_full_rate() -> None:
     assert learning_rate_factor(0, 1, 0.0) == 1.0
+
+
+@pytest.mark.parametrize(
+    ("known", "wanted", "joined"),
+    [
+        ([2, 5, 9], [5, 1, 11, 1], [2, 5, 9, 1, 11]),
+        ([2, 5], [5, 2], [2, 5]),
+        ([], [7, 3, 7], [3, 7]),
+        ([4], [], [4]),
+    ],
+)
+def test_joined_rows_stand_known_ones_first_and_every_wanted_one_has_its_place(
+    known: list[int], wanted: list[int], joined: list[int]
+) -> None:
+    wanted_P = torch.tensor(wanted, dtype=torch.int64)
+    rows_M, places_P = join_rows(torch.tensor(known, dtype=torch.int64), wanted_P)
+    assert rows_M.tolist() == joined
+    assert rows_M[places_P].tolist() == wanted

@@ -12,7 +12,7 @@ from motherlode.trainer.data import PositiveRows
 from motherlode.trainer.label_tree import new_proposal
 from motherlode.trainer.model import Model, new_model
 from motherlode.trainer.negatives import NegativeSampler
-from motherlode.trainer.step import Step, label_rows, new_sampler, score, touched
+from motherlode.trainer.step import Step, new_sampler, score, touched
 
 NUM_LABELS, NUM_FEATURES, NUM_QUERIES = 500, 400, 1024
 
@@ -128,12 +128,6 @@ def test_only_touched_rows_move() -> None:
     moved = (model.labels.weights_RD != labels).any(dim=1).nonzero().flatten().tolist()
     assert 7 in moved
     assert len(moved) <= 9
-
-
-def test_label_rows_stand_negatives_first_and_place_every_positive() -> None:
-    rows_M, places_P = label_rows(torch.tensor([2, 5, 9]), torch.tensor([5, 1, 11, 1]))
-    assert rows_M.tolist() == [2, 5, 9, 1, 11]
-    assert rows_M[places_P].tolist() == [5, 1, 11, 1]
 
 
 def test_touched_features_are_the_same_batch_over_fewer_rows() -> None:

@@ -181,12 +181,10 @@ def _staging(path: Path) -> Path:
 
 
 def _tensors(model: Model, optimizer: torch.optim.Optimizer | None) -> dict[str, Tensor]:
-    tensors = {
-        "features": model.features.weights_RD,
-        "features.accumulators": model.features.accumulators_R,
-        "labels": model.labels.weights_RD,
-        "labels.accumulators": model.labels.accumulators_R,
-    }
+    tensors: dict[str, Tensor] = {}
+    for name, table in model.tables().items():
+        tensors[name] = table.weights_RD
+        tensors[f"{name}.accumulators"] = table.accumulators_R
     for name, value in model.encoder.head.state_dict().items():
         tensors[f"head.{name}"] = value
     states = optimizer.state_dict()["state"] if optimizer else {}
@@ -199,10 +197,9 @@ def _tensors(model: Model, optimizer: torch.optim.Optimizer | None) -> dict[str,
 def _restore(
     model: Model, optimizer: torch.optim.Optimizer | None, tensors: dict[str, Tensor]
 ) -> None:
-    model.features.weights_RD.copy_(tensors["features"])
-    model.features.accumulators_R.copy_(tensors["features.accumulators"])
-    model.labels.weights_RD.copy_(tensors["labels"])
-    model.labels.accumulators_R.copy_(tensors["labels.accumulators"])
+    for name, table in model.tables().items():
+        table.weights_RD.copy_(tensors[name])
+        table.accumulators_R.copy_(tensors[f"{name}.accumulators"])
     head = model.encoder.head.state_dict()
     model.encoder.head.load_state_dict({name: tensors[f"head.{name}"] for name in head})
     if optimizer is None:

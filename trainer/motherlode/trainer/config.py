@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from hashlib import sha256
 from importlib import resources
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 from pydantic_core import ErrorDetails
@@ -39,8 +39,14 @@ class Section(BaseModel):
 
 
 class LabelsConfig(Section):
-    """The label table and how it meets the queries."""
+    """What label embeddings are made of, and how they meet the queries."""
 
+    embedding: Literal["free", "text", "sum"] = Field(
+        default="free", description="a learned row, an encoder of the label's text, or their sum"
+    )
+    text_encoder: Literal["shared", "own"] = Field(
+        default="shared", description="the query's encoder or one of its own; with text or sum"
+    )
     normalize: bool = Field(default=True, description="unit l2 norm of label embeddings")
     scale: float = Field(default=20.0, gt=0, le=1e6, description="factor on scores in the loss")
 
@@ -96,6 +102,13 @@ class TrainConfig(Section):
         if self.encoder.kind != needed:
             expected = f"{needed!r} for {self.features.kind} features"
             raise ConfigError("encoder.kind", expected=expected, actual=self.encoder.kind)
+        return self
+
+    @model_validator(mode="after")
+    def _label_texts_have_features(self) -> Self:
+        if self.labels.embedding != "free" and self.features.kind != "text":
+            expected = f"'free' for {self.features.kind} features, which texts do not have"
+            raise ConfigError("labels.embedding", expected=expected, actual=self.labels.embedding)
         return self
 
     @model_validator(mode="after")

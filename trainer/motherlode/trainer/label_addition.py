@@ -1,8 +1,9 @@
 """New labels for a published model, from their texts alone.
 
-A label's embedding starts, in training, at the mean embedding of its queries. For a label that no
-query is known of yet, its own text stands for them: the encoder gives its embedding, and the label
-can be retrieved at once, without any training. The encoder stays what it was.
+A free label embedding starts, in training, at the mean embedding of its queries. For a label that
+no query is known of yet, its own text stands for them: the encoder gives its embedding, and the
+label can be retrieved at once, without any training. Where label texts were part of the training,
+their encoder gives it just as it did for labels without a training query. No encoder changes.
 
 Shapes: L labels of the parent, N new ones, D embedding width.
 """
@@ -19,6 +20,7 @@ from motherlode.core.bundle import Bundle, BundleDraft, read_bundle
 from motherlode.core.errors import ConfigError, InvalidInputError
 from motherlode.core.index import IndexConfig, build_index, measure_recall
 from motherlode.core.labels import LabelTable
+from motherlode.core.manifest import LABEL_ENCODER_FILE
 from motherlode.core.queries import FloatArray, SparseQueries, TextQueries
 from motherlode.core.records import read_label_table
 from motherlode.core.repository import Repository
@@ -78,7 +80,7 @@ def _check(parent: Bundle, added: LabelTable) -> None:
 
 
 def _embeddings(parent: Bundle, added: LabelTable) -> FloatArray:
-    """float32 [N, D]: as long as the parent's label embeddings are on average."""
+    """float32 [N, D]: as long as the parent's labels of which there is only the text."""
     assert added.texts is not None
     features = parent.featurizer.transform(TextQueries(list(added.texts)))
     assert isinstance(features, SparseQueries)
@@ -89,11 +91,22 @@ def _embeddings(parent: Bundle, added: LabelTable) -> FloatArray:
             expected="a text with features that the model knows",
             actual=_some([f"label {key}" for key in added.keys_of(unknown)]),
         )
-    embeddings_ND = parent.encoder.encode(features).astype(np.float64)
-    norms_N = np.linalg.norm(embeddings_ND, axis=1)
-    length = np.linalg.norm(parent.labels_LD.astype(np.float64), axis=1).mean()
-    embeddings_ND *= length / np.maximum(norms_N, np.finfo(np.float64).tiny)[:, None]
-    return embeddings_ND.astype(np.float32)
+    embeddings_ND = parent.label_encoder().encode(features)
+    length = _length(parent)
+    if length is None:
+        return embeddings_ND
+    rows_ND = embeddings_ND.astype(np.float64)
+    norms_N = np.linalg.norm(rows_ND, axis=1)
+    rows_ND *= length / np.maximum(norms_N, np.finfo(np.float64).tiny)[:, None]
+    return rows_ND.astype(np.float32)
+
+
+def _length(parent: Bundle) -> float | None:
+    """Of all new labels; None where the encoder learned how long each has to be."""
+    labels = parent.manifest.config.get("labels", {})
+    if labels.get("embedding", "free") == "free":
+        return float(np.linalg.norm(parent.labels_LD.astype(np.float64), axis=1).mean())
+    return 1.0 if labels["normalize"] else None
 
 
 def _draft(parent: Bundle, added: LabelTable, embeddings_ND: FloatArray) -> BundleDraft:
@@ -120,6 +133,7 @@ def _draft(parent: Bundle, added: LabelTable, embeddings_ND: FloatArray) -> Bund
         data_digest=manifest.data_digest,
         parents={"labels_added_to": manifest.digest},
         training_state=_training_state(parent, len(added)),
+        label_encoder=parent.label_encoder() if LABEL_ENCODER_FILE in manifest.files else None,
     )
 
 
@@ -137,8 +151,9 @@ def _joined(labels: LabelTable, added: LabelTable) -> LabelTable:
 def _training_state(parent: Bundle, num_added: int) -> dict[str, FloatArray]:
     """The parent's, with rows for the new labels that have not moved yet."""
     state = {name: np.array(array) for name, array in parent.training_state().items()}
-    if "labels" in state:
-        state["labels"] = np.concatenate([state["labels"], np.zeros(num_added, np.float32)])
+    for name in ("labels", "labels.lengths"):
+        if name in state:
+            state[name] = np.concatenate([state[name], np.zeros(num_added, np.float32)])
     return state
 
 

@@ -125,7 +125,7 @@ class TrainingLoop:
             train.features, train.positives, config.loop.batch_size, config.seed
         )
         self.num_steps = max(1, round(config.loop.epochs * self._source.steps_per_epoch))
-        num_labels = len(model.labels.weights_RD)
+        num_labels = model.num_labels
         proposal = new_proposal(
             config.negatives, train.features, train.positives, num_labels, seed=config.seed
         )
@@ -217,7 +217,7 @@ class TrainingLoop:
 
     def _check_weights(self) -> None:
         model = self._model
-        tables = [model.features.weights_RD, model.labels.weights_RD]
+        tables = [table.weights_RD for table in model.tables().values()]
         for weights in (*tables, *model.encoder.head.parameters()):
             least, most = torch.aminmax(weights.detach())
             # NaN is not at most anything.

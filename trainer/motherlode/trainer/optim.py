@@ -53,6 +53,26 @@ class RowTable:
         self.weights_RD.index_copy_(0, rows_N, moved_ND)
 
 
+def join_rows(known_N: Tensor, wanted_P: Tensor) -> tuple[Tensor, Tensor]:
+    """Known rows with those wanted besides, and the place of each wanted one among them.
+
+    Args:
+        known_N: int64 [N], distinct, ascending.
+        wanted_P: int64 [P].
+
+    Returns:
+        int64 [M]: the known rows first, then the wanted ones that are not among them, both
+        ascending; int64 [P].
+    """
+    distinct, inverse_P = torch.unique(wanted_P, return_inverse=True)
+    places = torch.searchsorted(known_N, distinct)
+    is_new = torch.ones_like(distinct, dtype=torch.bool)
+    if len(known_N):
+        torch.ne(known_N[places.clamp_max(len(known_N) - 1)], distinct, out=is_new)
+    places[is_new] = torch.arange(len(known_N), len(known_N) + int(is_new.sum()))
+    return torch.cat([known_N, distinct[is_new]]), places[inverse_P]
+
+
 def learning_rate_factor(step: int, num_steps: int, warmup: float) -> float:
     """Linear warm-up over the first part of all steps, then linear decay to zero.
 

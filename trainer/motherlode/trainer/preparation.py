@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import final
@@ -19,6 +20,7 @@ from motherlode.core.features import (
     TextFeaturesConfig,
     TextFeaturizer,
 )
+from motherlode.core.labels import LabelTable
 from motherlode.core.queries import (
     DenseQueries,
     Features,
@@ -59,6 +61,7 @@ class TrainingData:
         held_out: Training queries kept for validation; may be empty.
         featurizer: Fitted on the other training queries.
         learned_from: The features and labels of those.
+        label_features: The featurised texts of all labels; None where they are not used.
     """
 
     whole: Dataset
@@ -66,6 +69,7 @@ class TrainingData:
     held_out: Dataset
     featurizer: Featurizer
     learned_from: LabelledFeatures
+    label_features: SparseQueries | None = None
 
 
 def prepare(config: TrainConfig, data: Path) -> TrainingData:
@@ -73,7 +77,8 @@ def prepare(config: TrainConfig, data: Path) -> TrainingData:
 
     Raises:
         DataError: If a file is wrong, or nothing can be learned from it.
-        ConfigError: If the features are not of the data's kind.
+        ConfigError: If the features are not of the data's kind, or label texts are asked for and
+            there are none.
         InvalidInputError: If no feature stands in enough texts.
     """
     whole = load_dataset(data, "train")
@@ -82,10 +87,38 @@ def prepare(config: TrainConfig, data: Path) -> TrainingData:
     train, held_out = _split(whole, config)
     sizes = f"{len(train):,} training queries, {len(held_out):,} held out"
     logger.info("%s: %s, %s labels", data.name, sizes, f"{len(whole.labels):,}")
-    featurizer = new_featurizer(config, train.queries)
+    label_texts = _label_texts(config, whole.labels)
+    featurizer = new_featurizer(config, train.queries, label_texts)
     learned_from = LabelledFeatures(featurizer.transform(train.queries), train.positives)
     _check_can_be_learned(data, learned_from)
-    return TrainingData(whole, test, held_out, featurizer, learned_from)
+    label_features = _label_features(featurizer, label_texts)
+    return TrainingData(whole, test, held_out, featurizer, learned_from, label_features)
+
+
+def _label_texts(config: TrainConfig, labels: LabelTable) -> Sequence[str]:
+    """The texts that label embeddings are made of; none where they are free."""
+    embedding = config.labels.embedding
+    if embedding == "free":
+        return ()
+    if labels.texts is None:
+        raise ConfigError(
+            "labels.embedding", expected="'free' for labels without texts", actual=embedding
+        )
+    return labels.texts
+
+
+def _label_features(featurizer: Featurizer, texts: Sequence[str]) -> SparseQueries | None:
+    if not texts:
+        return None
+    features = featurizer.transform(TextQueries(texts))
+    assert isinstance(features, SparseQueries)
+    num_empty = int((np.diff(features.indptr) == 0).sum())
+    if num_empty:
+        logger.warning(
+            "the texts of %s labels have no feature, so these labels cannot be found by them",
+            f"{num_empty:,}",
+        )
+    return features
 
 
 def _check_can_be_learned(data: Path, learned_from: LabelledFeatures) -> None:
@@ -122,12 +155,14 @@ def load_test(data: Path, train: Dataset) -> Dataset | None:
     )
 
 
-def new_featurizer(config: TrainConfig, queries: Queries) -> Featurizer:
-    """The featurizer of a run, fitted on its training queries."""
+def new_featurizer(
+    config: TrainConfig, queries: Queries, label_texts: Sequence[str] = ()
+) -> Featurizer:
+    """The featurizer of a run, fitted on its training queries and the label texts it uses."""
     features = config.features
     if isinstance(features, TextFeaturesConfig):
         assert isinstance(queries, TextQueries)
-        return TextFeaturizer.fit(queries.texts, features)
+        return TextFeaturizer.fit(queries.texts, features, label_texts)
     if isinstance(features, SparseFeaturesConfig):
         assert isinstance(queries, SparseQueries)
         return SparseFeaturizer(features, queries.num_features)

@@ -11,7 +11,7 @@ from motherlode.core.bundle import BundleDraft
 from motherlode.core.features import Featurizer
 from motherlode.core.golden import MAX_QUERIES
 from motherlode.core.index import build_index, measure_recall
-from motherlode.core.queries import IntArray, Queries, TextQueries
+from motherlode.core.queries import FloatArray, IntArray, Queries, TextQueries
 from motherlode.core.rankers import TreeCorrection
 from motherlode.core.retriever import QueryPath
 from motherlode.core.topk import TopK, concatenate
@@ -21,6 +21,7 @@ from motherlode.trainer.config import TrainConfig
 from motherlode.trainer.data import Dataset
 from motherlode.trainer.evaluation import DEFAULT_KS, Evaluation, PropensityConfig, evaluate
 from motherlode.trainer.examples import pick_examples
+from motherlode.trainer.label_text import has_own_text_encoder
 from motherlode.trainer.model import Model
 from motherlode.trainer.report import ReportContent, render_report
 
@@ -131,12 +132,18 @@ def make_draft(trained: TrainedModel, dataset_name: str) -> BundleDraft:
         config_digest=config.digest(),
         data_digest=trained.train.digest,
         parents=trained.parents,
-        training_state={
-            "features": model.features.accumulators_R.numpy(),
-            "labels": model.labels.accumulators_R.numpy(),
-        },
+        training_state=_training_state(model),
         ranker=trained.ranker,
+        label_encoder=model.text.encoder if has_own_text_encoder(config) and model.text else None,
     )
+
+
+def _training_state(model: Model) -> dict[str, FloatArray]:
+    tables = model.tables()
+    state = {name: table.accumulators_R.numpy() for name, table in tables.items()}
+    if model.text is not None and model.labels is not None:
+        state["labels.lengths"] = model.lengths_of_sums()
+    return state
 
 
 def score_meaning(config: TrainConfig) -> str:
@@ -190,10 +197,10 @@ def query_names(queries: Queries) -> list[str]:
 
 def _facts(trained: TrainedModel) -> dict[str, object]:
     model = trained.model
-    tables = (model.features.weights_RD, model.labels.weights_RD)
+    tables = [table.weights_RD for table in model.tables().values()]
     head = sum(weight.numel() for weight in model.encoder.head.parameters())
     return {
-        "Labels": len(model.labels.weights_RD),
+        "Labels": model.num_labels,
         "Features": model.encoder.num_features,
         "Embedding width": model.encoder.width,
         "Parameters": sum(table.numel() for table in tables) + head,

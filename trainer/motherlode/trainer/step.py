@@ -14,6 +14,7 @@ from torch.nn import functional as F
 
 from motherlode.core.queries import DenseQueries, Features, FloatArray, IntArray, SparseQueries
 from motherlode.trainer.config import TrainConfig
+from motherlode.trainer.label_text import GatheredLabels
 from motherlode.trainer.losses import Loss, Scores, new_loss
 from motherlode.trainer.model import Model
 from motherlode.trainer.negatives import (
@@ -35,7 +36,7 @@ from motherlode.trainer.negatives import (
     UniformSampler,
     keep_hardest,
 )
-from motherlode.trainer.optim import learning_rate_factor
+from motherlode.trainer.optim import join_rows, learning_rate_factor
 from motherlode.trainer.regularizers import Regularizer, one_positive_each
 
 
@@ -70,7 +71,7 @@ class Step:
         self._num_steps = num_steps
         self._regularizer = regularizer
         self._lr_factor = lr_factor
-        num_labels = len(model.labels.weights_RD)
+        num_labels = model.num_labels
         self._loss: Loss = new_loss(
             config.loss,
             num_labels=num_labels,
@@ -100,12 +101,12 @@ class Step:
         feature_table = model.features.gather(feature_rows_N)
         projected_BD = model.encoder.project(features, feature_table)
         queries_BD = model.encoder.head(model.encoder.head.drop(projected_BD, generator))
-        labels_LD = model.labels.weights_RD
-        self._sampler.refresh(step, labels_LD)
-        negatives = self._sampler.sample(batch, queries_BD.detach(), labels_LD, generator)
-        label_rows_M, places_P = label_rows(negatives.labels_N, batch.positives_P)
-        label_table = model.labels.gather(label_rows_M)
-        labels_MD = model.normalized(label_table)
+        self._sampler.refresh(step, model)
+        negatives = self._sampler.sample(batch, queries_BD.detach(), model, generator)
+        # The negatives first, then the positives that are not among them.
+        label_rows_M, places_P = join_rows(negatives.labels_N, batch.positives_P)
+        labels = model.gather_labels(label_rows_M, (feature_rows_N, feature_table))
+        labels_MD = labels.embeddings_MD
         loss = self._judge(batch, places_P, queries_BD, labels_MD, negatives)
         if self._regularizer is not None:
             chosen = one_positive_each(batch, generator)
@@ -113,7 +114,7 @@ class Step:
                 labels_MD.index_select(0, places_P[chosen]), batch.positives_P[chosen]
             )
         loss.backward()  # type: ignore[no-untyped-call]
-        self._move(step, (feature_rows_N, feature_table), (label_rows_M, label_table))
+        self._move(step, (feature_rows_N, feature_table), labels)
         return loss.item()
 
     def _judge(
@@ -143,13 +144,11 @@ class Step:
             )
         )
 
-    def _move(
-        self, step: int, features: tuple[Tensor, Tensor], labels: tuple[Tensor, Tensor]
-    ) -> None:
+    def _move(self, step: int, features: tuple[Tensor, Tensor], labels: GatheredLabels) -> None:
         optimizer = self._config.optimizer
         factor = self._lr_factor * learning_rate_factor(step, self._num_steps, optimizer.warmup)
         self._model.features.step(*features, optimizer.features_lr * factor)
-        self._model.labels.step(*labels, optimizer.labels_lr * factor)
+        labels.step(optimizer.labels_lr * factor, optimizer.features_lr * factor)
         if self.head_optimizer is not None:
             for group in self.head_optimizer.param_groups:
                 group["lr"] = optimizer.head_lr * factor
@@ -194,8 +193,7 @@ def _new_sampler_of_all(
         case InBatchConfig():
             return InBatchSampler(counts_L)
         case NearestConfig() as nearest:
-            normalize = config.labels.normalize
-            return NearestSampler(nearest, normalize=normalize, seed=config.seed)
+            return NearestSampler(nearest, seed=config.seed)
         case AdversarialConfig(num_candidates=num_draws):
             assert proposal is not None, "new_proposal comes first"
             return AdversarialSampler(*proposal, num_draws, len(counts_L))
@@ -217,23 +215,6 @@ def score(queries_BD: Tensor, labels_ND: Tensor, places_BK: Tensor | None) -> Te
     # The gradient of an embedding is added up in half the time that an index_select takes.
     negatives_BKD = F.embedding(places_BK, labels_ND)
     return torch.bmm(negatives_BKD, queries_BD[:, :, None]).squeeze(2)
-
-
-def label_rows(negatives_N: Tensor, positives_P: Tensor) -> tuple[Tensor, Tensor]:
-    """The label rows that a step touches, and the place of each positive among them.
-
-    Args:
-        negatives_N: int64 [N], distinct, ascending.
-        positives_P: int64 [P].
-
-    Returns:
-        int64 [M]: the negatives first, then the positives that are not among them; int64 [P].
-    """
-    distinct, inverse_P = torch.unique(positives_P, return_inverse=True)
-    places = torch.searchsorted(negatives_N, distinct)
-    is_new = negatives_N[places.clamp_max(len(negatives_N) - 1)] != distinct
-    places[is_new] = torch.arange(len(negatives_N), len(negatives_N) + int(is_new.sum()))
-    return torch.cat([negatives_N, distinct[is_new]]), places[inverse_P]
 
 
 def touched(features: Features) -> tuple[Features, Tensor]:

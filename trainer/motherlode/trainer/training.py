@@ -174,10 +174,18 @@ def _parent(request: TrainingRequest, repository: Repository) -> Bundle | None:
 
 def _model(config: TrainConfig, parent: Bundle | None, data: TrainingData) -> Model:
     learned_from, labels = data.learned_from, data.whole.labels
+    features, positives = learned_from.features, learned_from.positives
+    label_features = data.label_features
     if parent is None:
-        return new_model(config, learned_from.features, learned_from.positives, len(labels))
+        return new_model(config, features, positives, len(labels), label_features=label_features)
     return warm_model(
-        config, parent, data.featurizer, learned_from.features, learned_from.positives, labels
+        config,
+        parent,
+        data.featurizer,
+        features,
+        positives,
+        labels,
+        label_features=label_features,
     )
 
 

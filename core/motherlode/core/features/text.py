@@ -22,6 +22,7 @@ from motherlode.core.features.sparse import scale_rows
 from motherlode.core.features.vocabulary import (
     count_ngrams,
     make_finders,
+    merge_counts,
     read_vocabulary,
     select,
     write_vocabulary,
@@ -120,18 +121,31 @@ class TextFeaturizer(Featurizer):
         self._count_weights = weights.astype(np.float32)
 
     @classmethod
-    def fit(cls, texts: Iterable[str], config: TextFeaturesConfig) -> Self:
+    def fit(
+        cls,
+        texts: Iterable[str],
+        config: TextFeaturesConfig,
+        label_texts: Sequence[str] = (),
+    ) -> Self:
         """The featurizer whose features are the n-grams of these texts.
 
         Features are numbered by descending number of texts, then by the n-gram.
 
+        Args:
+            texts: Of the queries.
+            config: Settings.
+            label_texts: Texts of labels that are to be found by them. They count like the others,
+                and their n-grams are features even below `min_count`: the name that tells a label
+                from all others mostly stands in one text. Such an n-gram has the idf of the label
+                texts it stands in.
+
         Raises:
             InvalidInputError: If no n-gram stands in config.min_count texts.
         """
-        chunks = _chunks(texts, config.max_characters, _FIT_CHUNK_CHARACTERS)
-        ngrams, counts, num_texts = count_ngrams(
-            chunks, config.words, config.characters, config.min_count
-        )
+        ngrams, counts, num_texts = _count(chain(texts, label_texts), config, config.min_count)
+        if label_texts and config.min_count > 1:
+            rare, rare_counts, _ = _count(label_texts, config, 1)
+            ngrams, counts = merge_counts(ngrams, counts, rare, rare_counts)
         if not ngrams:
             raise InvalidInputError(
                 "texts",
@@ -208,6 +222,14 @@ class TextFeaturizer(Featurizer):
         weights = self._count_weights[counts] * self.idf[ids]
         values = scale_rows(rows, weights, len(indptr) - 1)
         return SparseQueries(indptr, ids, values, self.num_features)
+
+
+def _count(
+    texts: Iterable[str], config: TextFeaturesConfig, min_count: int
+) -> tuple[list[str], IntArray, int]:
+    """As `count_ngrams`, of texts as they come."""
+    chunks = _chunks(texts, config.max_characters, _FIT_CHUNK_CHARACTERS)
+    return count_ngrams(chunks, config.words, config.characters, min_count)
 
 
 def map_vocabulary(old: TextFeaturizer, new: TextFeaturizer) -> IntArray:

@@ -82,6 +82,16 @@ def count_ngrams(
     return ngrams, counts, num_texts
 
 
+def merge_counts(
+    ngrams: list[str], counts: IntArray, others: list[str], other_counts: IntArray
+) -> tuple[list[str], IntArray]:
+    """Counted n-grams, and of others those that are not among them."""
+    known = set(ngrams)
+    is_new = np.fromiter((ngram not in known for ngram in others), np.bool_, len(others))
+    new = [others[i] for i in np.flatnonzero(is_new).tolist()]
+    return ngrams + new, np.concatenate([counts, other_counts[is_new]])
+
+
 def select(ngrams: list[str], counts: IntArray, limit: int) -> tuple[list[str], IntArray]:
     """The n-grams of the highest counts, at most limit; by descending count, then by text."""
     if len(ngrams) > limit:

@@ -19,7 +19,7 @@ from motherlode.core.errors import InvalidInputError
 from motherlode.core.rankers import LabelTree, Whitening
 from motherlode.core.rankers.correction import check_projection
 from motherlode.trainer.negatives.config import LabelTreeConfig
-from motherlode.trainer.negatives.sampler import Batch, Negatives, NegativeSampler
+from motherlode.trainer.negatives.sampler import Batch, HasLabels, Negatives, NegativeSampler
 
 
 @final
@@ -105,7 +105,7 @@ class AdversarialSampler(NegativeSampler):
 
     @override
     def sample(
-        self, batch: Batch, queries_BD: Tensor, labels_LD: Tensor, generator: torch.Generator
+        self, batch: Batch, queries_BD: Tensor, labels: HasLabels, generator: torch.Generator
     ) -> Negatives:
         # Raw features, as the query path will rank with them.
         projected = self.whitening.transform(batch.features)

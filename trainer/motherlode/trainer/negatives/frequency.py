@@ -16,7 +16,7 @@ from motherlode.core.errors import ConfigError
 from motherlode.core.queries import IntArray
 from motherlode.trainer.negatives.config import DrawsConfig
 from motherlode.trainer.negatives.draws import AliasTable
-from motherlode.trainer.negatives.sampler import Batch, Negatives, NegativeSampler
+from motherlode.trainer.negatives.sampler import Batch, HasLabels, Negatives, NegativeSampler
 
 
 @final
@@ -60,7 +60,7 @@ class FrequencySampler(NegativeSampler):
 
     @override
     def sample(
-        self, batch: Batch, queries_BD: Tensor, labels_LD: Tensor, generator: torch.Generator
+        self, batch: Batch, queries_BD: Tensor, labels: HasLabels, generator: torch.Generator
     ) -> Negatives:
         num_rows = 1 if self.config.shared else len(batch.features)
         labels_BK = self._table.draw(num_rows, self.config.num_candidates, generator)

@@ -13,7 +13,7 @@ from torch import Tensor
 from typing_extensions import override
 
 from motherlode.core.queries import IntArray
-from motherlode.trainer.negatives.sampler import Batch, Negatives, NegativeSampler
+from motherlode.trainer.negatives.sampler import Batch, HasLabels, Negatives, NegativeSampler
 
 
 @final
@@ -60,6 +60,6 @@ class InBatchSampler(NegativeSampler):
 
     @override
     def sample(
-        self, batch: Batch, queries_BD: Tensor, labels_LD: Tensor, generator: torch.Generator
+        self, batch: Batch, queries_BD: Tensor, labels: HasLabels, generator: torch.Generator
     ) -> Negatives:
         return Negatives.of(batch, batch.positives_P[None]).with_log_q(batch, self._log_q_L)

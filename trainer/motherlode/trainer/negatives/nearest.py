@@ -10,12 +10,11 @@ from typing import ClassVar, Literal, Self, final
 import torch
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 from torch import Tensor
-from torch.nn import functional as F
 from typing_extensions import override
 
 from motherlode.core.index import IndexConfig, IvfFlatConfig, LabelIndex, build_index
 from motherlode.trainer.negatives.draws import draw_distinct
-from motherlode.trainer.negatives.sampler import Batch, Negatives, NegativeSampler
+from motherlode.trainer.negatives.sampler import Batch, HasLabels, Negatives, NegativeSampler
 
 
 @final
@@ -81,8 +80,8 @@ class NearestSampler(NegativeSampler):
     """Each query's own candidates: H of its `num_mined` nearest labels, the rest uniform.
 
     The index holds the label table as it was at the last refresh and so is asked with the
-    embeddings of now for labels of then (Xiong et al., ANCE, ICLR 2021). A refresh copies the
-    table, O(L D), and builds the index; the steps between search it.
+    embeddings of now for labels of then (Xiong et al., ANCE, ICLR 2021). A refresh computes all
+    label embeddings, O(L D), and builds the index; the steps between search it.
 
     The table of then is part of what decides the next draws. It is not saved: refreshes come at
     multiples of `refresh_steps`, and a run goes on only from there.
@@ -92,24 +91,21 @@ class NearestSampler(NegativeSampler):
 
     Args:
         config: How many and how often.
-        normalize: Whether labels meet the queries at length 1.
         seed: Of the index.
     """
 
     gives_log_q: ClassVar[bool] = False
 
-    def __init__(self, config: NearestConfig, *, normalize: bool, seed: int) -> None:
+    def __init__(self, config: NearestConfig, *, seed: int) -> None:
         self.config = config
-        self._normalize = normalize
         self._seed = seed
         self._index: LabelIndex | None = None
 
     @override
-    def refresh(self, step: int, labels_LD: Tensor) -> None:
+    def refresh(self, step: int, labels: HasLabels) -> None:
         if self._index is None or self.resumes_at(step):
-            # A copy in either case, since the table goes on changing.
-            copied_LD = F.normalize(labels_LD, dim=1) if self._normalize else labels_LD.clone()
-            self._index = build_index(self.config.index, copied_LD.numpy(), seed=self._seed)
+            labels_LD = labels.label_embeddings()
+            self._index = build_index(self.config.index, labels_LD, seed=self._seed)
 
     @override
     def resumes_at(self, step: int) -> bool:
@@ -117,10 +113,11 @@ class NearestSampler(NegativeSampler):
 
     @override
     def sample(
-        self, batch: Batch, queries_BD: Tensor, labels_LD: Tensor, generator: torch.Generator
+        self, batch: Batch, queries_BD: Tensor, labels: HasLabels, generator: torch.Generator
     ) -> Negatives:
         hard_BH = self._draw_nearest(queries_BD, generator)
-        uniform = draw_distinct(len(queries_BD), self.config.num_uniform, len(labels_LD), generator)
+        num_queries, num_uniform = len(queries_BD), self.config.num_uniform
+        uniform = draw_distinct(num_queries, num_uniform, labels.num_labels, generator)
         labels_BK = torch.cat([hard_BH, uniform], dim=1).sort(dim=1).values
         negatives = Negatives.of(batch, labels_BK)
         negatives.mask_BK[:, 1:] &= labels_BK[:, 1:] != labels_BK[:, :-1]

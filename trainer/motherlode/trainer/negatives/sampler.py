@@ -8,12 +8,12 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, replace
-from typing import ClassVar, final
+from typing import ClassVar, Protocol, final
 
 import torch
 from torch import Tensor
 
-from motherlode.core.queries import Features
+from motherlode.core.queries import Features, FloatArray
 
 # A query and a label as one number: the query above these bits, the label below.
 _LABEL_BITS = 40
@@ -95,6 +95,20 @@ class Negatives:
         return replace(self, log_q_BK=log_q_BK, log_q_P=log_q_P)
 
 
+class HasLabels(Protocol):
+    """Labels whose embeddings are computed when they are asked for."""
+
+    @property
+    def num_labels(self) -> int:
+        """L."""
+
+    def label_embeddings(self) -> FloatArray:
+        """All label embeddings as they meet the queries now, an array of its own: float32 [L, D].
+
+        Costs O(L D), too much for every step.
+        """
+
+
 class NegativeSampler(ABC):
     """Proposes negatives; a loss judges them.
 
@@ -109,23 +123,23 @@ class NegativeSampler(ABC):
 
     @abstractmethod
     def sample(
-        self, batch: Batch, queries_BD: Tensor, labels_LD: Tensor, generator: torch.Generator
+        self, batch: Batch, queries_BD: Tensor, labels: HasLabels, generator: torch.Generator
     ) -> Negatives:
         """Negatives for a batch; known positives are masked.
 
         Args:
             batch: The queries and their positives.
             queries_BD: float32 [B, D], their embeddings.
-            labels_LD: float32 [L, D], the label table.
+            labels: The labels as they are now.
             generator: The only source of randomness.
         """
 
-    def refresh(self, step: int, labels_LD: Tensor) -> None:  # noqa: B027 - most have no state
+    def refresh(self, step: int, labels: HasLabels) -> None:  # noqa: B027 - most have no state
         """Called before each step's `sample`; most samplers have nothing to do.
 
         Args:
             step: From 0.
-            labels_LD: float32 [L, D], the label table at the start of the step.
+            labels: The labels at the start of the step.
         """
 
     def resumes_at(self, step: int) -> bool:  # noqa: ARG002 - most have no state

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from typing_extensions import override
 
-from motherlode.trainer.negatives.sampler import Batch, Negatives, NegativeSampler
+from motherlode.trainer.negatives.sampler import Batch, HasLabels, Negatives, NegativeSampler
 
 
 @final
@@ -34,14 +34,14 @@ class SnmSampler(NegativeSampler):
 
     @override
     def sample(
-        self, batch: Batch, queries_BD: Tensor, labels_LD: Tensor, generator: torch.Generator
+        self, batch: Batch, queries_BD: Tensor, labels: HasLabels, generator: torch.Generator
     ) -> Negatives:
-        candidates = self.proposal.sample(batch, queries_BD, labels_LD, generator)
+        candidates = self.proposal.sample(batch, queries_BD, labels, generator)
         return replace(candidates, log_q_BK=None, log_q_P=None, keep=self.keep)
 
     @override
-    def refresh(self, step: int, labels_LD: Tensor) -> None:
-        self.proposal.refresh(step, labels_LD)
+    def refresh(self, step: int, labels: HasLabels) -> None:
+        self.proposal.refresh(step, labels)
 
     @override
     def resumes_at(self, step: int) -> bool:

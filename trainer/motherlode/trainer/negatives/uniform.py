@@ -15,7 +15,7 @@ from typing_extensions import override
 
 from motherlode.trainer.negatives.config import DrawsConfig
 from motherlode.trainer.negatives.draws import draw_distinct
-from motherlode.trainer.negatives.sampler import Batch, Negatives, NegativeSampler
+from motherlode.trainer.negatives.sampler import Batch, HasLabels, Negatives, NegativeSampler
 
 
 @final
@@ -47,7 +47,7 @@ class UniformSampler(NegativeSampler):
 
     @override
     def sample(
-        self, batch: Batch, queries_BD: Tensor, labels_LD: Tensor, generator: torch.Generator
+        self, batch: Batch, queries_BD: Tensor, labels: HasLabels, generator: torch.Generator
     ) -> Negatives:
         num_rows = 1 if self.config.shared else len(batch.features)
         labels_BK = draw_distinct(num_rows, self.config.num_candidates, self.num_labels, generator)

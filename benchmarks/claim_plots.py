@@ -42,7 +42,7 @@ def plot_curves(path: Path, results: list[Result]) -> None:
     for column, (axis, shown) in enumerate(zip(axes, ("P@1", "R@10"), strict=True), start=1):
         for group, name, trials in results:
             points = np.mean([trial.curve for trial in trials], axis=0)
-            label = f"{group}, {name}"
+            label = _name(group, name)
             axis.plot(points[:, 0], points[:, column], marker="o", markersize=3, label=label)
         axis.set_xscale("log")
         axis.set_xlabel("processor seconds of training")
@@ -61,12 +61,16 @@ def plot_groups(path: Path, results: list[Result]) -> None:
         values = [[trial.groups[key] for trial in trials] for key in groups]
         x = np.arange(len(groups)) + (place - (len(results) - 1) / 2) * width
         deviations = [_deviation(v) for v in values]
-        axis.bar(x, _means(values), width, yerr=deviations, capsize=2, label=f"{group}, {name}")
+        axis.bar(x, _means(values), width, yerr=deviations, capsize=2, label=_name(group, name))
     axis.set_xticks(np.arange(len(groups)), groups)
     axis.set_xlabel("training queries of the most frequent true label")
     axis.set_title("P@1 on test queries, per cent")
     axis.legend(fontsize="small")
     figure.savefig(path)
+
+
+def _name(group: str, name: str) -> str:
+    return f"{group}, {name}" if name else group
 
 
 def _means(values: Sequence[Sequence[float]]) -> list[float]:

@@ -25,7 +25,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from claim_plots import plot_curves, plot_figures
+from claim_plots import plot_curves, plot_figures, plot_groups
 from machine import print_result
 from trials import GROUPS, Records, Trial
 
@@ -115,10 +115,23 @@ def adversarial() -> list[Variant]:
     ]
 
 
+def label_text() -> list[Variant]:
+    """What label embeddings are made of."""
+    parts = {
+        "free": ("labels.embedding=free",),
+        "text, encoder of queries": ("labels.embedding=text", "labels.text_encoder=shared"),
+        "text, own encoder": ("labels.embedding=text", "labels.text_encoder=own"),
+        "sum, encoder of queries": ("labels.embedding=sum", "labels.text_encoder=shared"),
+        "sum, own encoder": ("labels.embedding=sum", "labels.text_encoder=own"),
+    }
+    return [Variant(name, "", overrides) for name, overrides in parts.items()]
+
+
 CLAIMS = {
     "snm": Claim(snm(), plot_figures),
     "glas": Claim(glas(), plot_figures),
     "adversarial": Claim(adversarial(), plot_curves, evaluations=12),
+    "label_text": Claim(label_text(), plot_groups),
 }
 
 

@@ -23,9 +23,9 @@ from motherlode.trainer.checkpoint import Point
 from motherlode.trainer.config import TrainConfig
 from motherlode.trainer.data import Dataset
 from motherlode.trainer.evaluation import evaluate
-from motherlode.trainer.loop import LabelledFeatures, TrainingLoop, Validation
+from motherlode.trainer.loop import TrainingLoop, Validation
 from motherlode.trainer.model import new_model
-from motherlode.trainer.preparation import new_featurizer
+from motherlode.trainer.preparation import featurize
 from motherlode.trainer.progress import RunDisplay
 
 KS = (1, 3, 5, 10)
@@ -121,9 +121,9 @@ class Clock(RunDisplay):
 
 def run_trial(config: TrainConfig, train: Dataset, part: Dataset) -> Trial:
     """Train on one data set, measure on another; nothing is chosen by what is measured."""
-    featurizer = new_featurizer(config, train.queries)
-    examples = LabelledFeatures(featurizer.transform(train.queries), train.positives)
-    model = new_model(config, examples.features, train.positives, len(train.labels))
+    featurizer, examples, texts = featurize(config, train)
+    num_labels = len(train.labels)
+    model = new_model(config, examples.features, train.positives, num_labels, label_features=texts)
     some = part.rows(sample(len(part), _MOST_ALONG_THE_WAY))
     validation = Validation(featurizer, some)
     clock = Clock()
@@ -136,7 +136,7 @@ def run_trial(config: TrainConfig, train: Dataset, part: Dataset) -> Trial:
     return Trial(
         figures_of(top, part, len(train)),
         figures_of(path.top_k(seen.queries, max(KS)), seen, len(train)),
-        precision_by_group(top, part, train.positives.counts(len(train.labels))),
+        precision_by_group(top, part, train.positives.counts(num_labels)),
         clock.points,
         round(clock.cpu_s, 2),
         round(clock.wall_s, 2),

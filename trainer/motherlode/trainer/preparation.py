@@ -6,7 +6,7 @@ import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import final
+from typing import NamedTuple, final
 
 import numpy as np
 
@@ -51,6 +51,21 @@ logger = logging.getLogger(__name__)
 
 
 @final
+class Featurized(NamedTuple):
+    """What is learned from, as features.
+
+    Attributes:
+        featurizer: Fitted on the queries.
+        learned_from: The features and labels of those.
+        label_features: The featurised texts of all labels; None where they are not used.
+    """
+
+    featurizer: Featurizer
+    learned_from: LabelledFeatures
+    label_features: SparseQueries | None
+
+
+@final
 @dataclass(frozen=True, slots=True, eq=False)
 class TrainingData:
     """A data set in the forms that a run needs.
@@ -69,7 +84,7 @@ class TrainingData:
     held_out: Dataset
     featurizer: Featurizer
     learned_from: LabelledFeatures
-    label_features: SparseQueries | None = None
+    label_features: SparseQueries | None
 
 
 def prepare(config: TrainConfig, data: Path) -> TrainingData:
@@ -87,12 +102,22 @@ def prepare(config: TrainConfig, data: Path) -> TrainingData:
     train, held_out = _split(whole, config)
     sizes = f"{len(train):,} training queries, {len(held_out):,} held out"
     logger.info("%s: %s, %s labels", data.name, sizes, f"{len(whole.labels):,}")
-    label_texts = _label_texts(config, whole.labels)
+    featurized = featurize(config, train)
+    _check_can_be_learned(data, featurized.learned_from)
+    return TrainingData(whole, test, held_out, *featurized)
+
+
+def featurize(config: TrainConfig, train: Dataset) -> Featurized:
+    """Training queries and, where they are used, label texts as features.
+
+    Raises:
+        ConfigError: If label texts are asked for and there are none.
+        InvalidInputError: If no feature stands in enough texts.
+    """
+    label_texts = _label_texts(config, train.labels)
     featurizer = new_featurizer(config, train.queries, label_texts)
     learned_from = LabelledFeatures(featurizer.transform(train.queries), train.positives)
-    _check_can_be_learned(data, learned_from)
-    label_features = _label_features(featurizer, label_texts)
-    return TrainingData(whole, test, held_out, featurizer, learned_from, label_features)
+    return Featurized(featurizer, learned_from, _label_features(featurizer, label_texts))
 
 
 def _label_texts(config: TrainConfig, labels: LabelTable) -> Sequence[str]:

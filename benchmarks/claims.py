@@ -41,7 +41,6 @@ REGULARIZERS = {
     "none": (),
     "spread-out 10": ("regularizer.kind=spread_out", "regularizer.weight=10"),
     "GLaS 10": ("regularizer.kind=glas", "regularizer.weight=10"),
-    "GLaS 100": ("regularizer.kind=glas", "regularizer.weight=100"),
 }
 
 
@@ -72,7 +71,6 @@ def snm() -> list[Variant]:
     groups = {
         "pairwise OWL, uniform": ("loss.kind=pairwise_owl",),
         "pairwise OWL, by frequency": ("loss.kind=pairwise_owl", "negatives.kind=frequency"),
-        "pointwise OWL, uniform": ("loss.kind=pointwise_owl",),
         "decoupled softmax, uniform": ("loss.kind=decoupled_softmax",),
     }
     return [

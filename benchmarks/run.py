@@ -36,6 +36,10 @@ def run_all(scratch: Path, debian: Path | None) -> None:
     recipes = [f"geonames={data}", *([f"debian={debian}"] if debian else [])]
     run("quality.py", "--repository", repository, *recipes)
     run("training_cost.py")
+    run("many_labels.py")
+    if debian:
+        run("step.py", "debian", debian)
+        run("step.py", "debian", debian, "--set", "loop.matmul=bfloat16")
     run("features.py", data)
     run("index.py")
     run("serving.py", repository, "geonames")

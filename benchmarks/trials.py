@@ -25,7 +25,7 @@ from motherlode.trainer.data import Dataset
 from motherlode.trainer.evaluation import evaluate
 from motherlode.trainer.loop import TrainingLoop, Validation
 from motherlode.trainer.model import new_model
-from motherlode.trainer.preparation import featurize
+from motherlode.trainer.preparation import Featurized, featurize
 from motherlode.trainer.progress import RunDisplay
 
 KS = (1, 3, 5, 10)
@@ -121,7 +121,7 @@ class Clock(RunDisplay):
 
 def run_trial(config: TrainConfig, train: Dataset, part: Dataset) -> Trial:
     """Train on one data set, measure on another; nothing is chosen by what is measured."""
-    featurizer, examples, texts = featurize(config, train)
+    featurizer, examples, texts = _featurized(config, train)
     num_labels = len(train.labels)
     model = new_model(config, examples.features, train.positives, num_labels, label_features=texts)
     some = part.rows(sample(len(part), _MOST_ALONG_THE_WAY))
@@ -141,6 +141,18 @@ def run_trial(config: TrainConfig, train: Dataset, part: Dataset) -> Trial:
         round(clock.cpu_s, 2),
         round(clock.wall_s, 2),
     )
+
+
+_last: dict[str, Featurized] = {}
+
+
+def _featurized(config: TrainConfig, train: Dataset) -> Featurized:
+    """Those of the last trial where they are the same: most variants differ in other things."""
+    key = f"{config.features} {config.labels.embedding == 'free'} {train.digest}"
+    if key not in _last:
+        _last.clear()
+        _last[key] = featurize(config, train)
+    return _last[key]
 
 
 def figures_of(top: TopK, part: Dataset, num_train: int) -> dict[str, float]:

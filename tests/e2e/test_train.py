@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -76,3 +77,26 @@ def test_a_wrong_setting_is_one_line_and_the_status_of_wrong_usage(tmp_path: Pat
     assert done.returncode == 2
     assert done.stdout == ""
     assert done.stderr.strip() == "motherlode: loop.epoch: expected no such key, got 3"
+
+
+@pytest.mark.timeout(300)
+def test_two_processes_train_one_model_as_one_process_does(tmp_path: Path) -> None:
+    """Started by torchrun, with early stop: one version is published and nothing is left behind."""
+    data = write_planted(tmp_path / "data")
+    settings = ("--set", "loop.patience=1", "--set", "loop.epochs=6", "--set", "loop.evaluations=6")
+    alone = command(data, tmp_path / "alone", *settings)
+    launcher = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2")
+    together = command(data, tmp_path / "together", *settings)
+    environment = {**os.environ, "GLOO_SOCKET_IFNAME": "lo", "OMP_NUM_THREADS": "1"}
+    outcomes = [
+        json.loads(
+            subprocess.run(
+                line, capture_output=True, check=True, timeout=TIMEOUT_S, env=environment
+            ).stdout
+        )
+        for line in (alone, [sys.executable, *launcher, *together[1:]])
+    ]
+    assert outcomes[0]["num_examples"] == outcomes[1]["num_examples"]
+    assert outcomes[1]["figures"] == pytest.approx(outcomes[0]["figures"], abs=5.0)
+    assert sorted(path.name for path in (tmp_path / "together").iterdir()) == ["planted"]
+    assert [path.name for path in (tmp_path / "together/planted").iterdir()] == ["000001"]

@@ -11,8 +11,14 @@ from cyclopts.validators import Number
 from motherlode.cli.output import print_json, print_line, print_note, print_table
 from motherlode.trainer.config import load_config
 from motherlode.trainer.data import kind_of_data
-from motherlode.trainer.progress import new_display
-from motherlode.trainer.training import TrainingOutcome, TrainingRequest, train_and_publish
+from motherlode.trainer.distributed import joined_group
+from motherlode.trainer.progress import SilentDisplay, new_display
+from motherlode.trainer.training import (
+    TrainingOutcome,
+    TrainingRequest,
+    train_and_publish,
+    train_beside,
+)
 
 __all__ = ["train"]
 
@@ -38,6 +44,9 @@ def train(  # noqa: PLR0913 - one argument per option of the command
     A run that was killed leaves a checkpoint; the same command with --resume goes on from there and
     gives the same model as a run that was never killed.
 
+    Started by `torchrun`, its processes train one model together, each with its part of every
+    batch: `torchrun --nproc-per-node 2 -m motherlode.cli.main train ...`.
+
     Args:
         recipe: Name of a recipe, or a path ending in .toml.
         data: Folder with `train`, and optionally `test` and `labels`, as .jsonl, .jsonl.gz,
@@ -61,7 +70,11 @@ def train(  # noqa: PLR0913 - one argument per option of the command
         resume=resume,
         keep=keep,
     )
-    outcome = train_and_publish(request, new_display())
+    with joined_group() as group:
+        if group.rank:
+            train_beside(request, SilentDisplay(), group)
+            return
+        outcome = train_and_publish(request, new_display(), group)
     if json:
         print_json(outcome)
     else:

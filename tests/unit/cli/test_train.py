@@ -22,7 +22,7 @@ def test_the_default_recipe_takes_the_kind_of_the_data(
 ) -> None:
     requests: list[TrainingRequest] = []
 
-    def stop(request: TrainingRequest, _: object) -> None:
+    def stop(request: TrainingRequest, *_: object) -> None:
         requests.append(request)
         raise MotherlodeError("stopped")
 

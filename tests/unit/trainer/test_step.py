@@ -12,7 +12,7 @@ from motherlode.trainer.data import PositiveRows
 from motherlode.trainer.label_tree import new_proposal
 from motherlode.trainer.model import Model, new_model
 from motherlode.trainer.negatives import NegativeSampler
-from motherlode.trainer.step import Step, new_sampler, score, touched
+from motherlode.trainer.step import Step, new_sampler, touched
 
 NUM_LABELS, NUM_FEATURES, NUM_QUERIES = 500, 400, 1024
 
@@ -75,6 +75,7 @@ SETTINGS: dict[str, dict[str, object]] = {
         "loss": {"kind": "pointwise_owl", "weights": SNM_WEIGHTS},
         "negatives": ALL_LABELS,
     },
+    "bfloat16": {"loop": {"matmul": "bfloat16"}},
     "softmax": {"loss": {"kind": "softmax"}, "negatives": ALL_DRAWS},
     "noise_contrastive": {"loss": {"kind": "noise_contrastive"}, "negatives": ALL_DRAWS},
     **{name: {"negatives": negatives} for name, negatives in SAMPLERS.items()},
@@ -181,17 +182,3 @@ def test_a_proposal_that_can_draw_no_label_is_refused() -> None:
     config = check_config({"negatives": {"kind": "frequency", "smoothing": 0}})
     with pytest.raises(ConfigError, match=r"negatives\.smoothing"):
         new_sampler(config, np.zeros(5, np.int64))
-
-
-@pytest.mark.parametrize("places", [None, [[0, 2, 2]], [[0, 1], [2, 2]]])
-def test_scores_are_those_of_the_labels_at_the_places(places: list[list[int]] | None) -> None:
-    generator = torch.Generator().manual_seed(0)
-    queries_BD = torch.randn(2, 4, generator=generator, dtype=torch.float64, requires_grad=True)
-    labels_ND = torch.randn(3, 4, generator=generator, dtype=torch.float64, requires_grad=True)
-    places_BK = None if places is None else torch.tensor(places)
-    chosen = torch.arange(3)[None] if places_BK is None else places_BK
-    expected = torch.einsum("bd,bkd->bk", queries_BD, labels_ND[chosen.expand(2, -1)])
-    torch.testing.assert_close(score(queries_BD, labels_ND, places_BK), expected)
-    assert torch.autograd.gradcheck(
-        lambda queries, labels: score(queries, labels, places_BK), (queries_BD, labels_ND)
-    )

@@ -40,6 +40,11 @@ class GatheredLabels:
     free: tuple[RowTable, Rows] | None = None
     words: tuple[RowTable, Rows] | None = None
 
+    @property
+    def leaves(self) -> list[Tensor]:
+        """What collects gradients: float32 [N, D] each."""
+        return [gathered[1][1] for gathered in (self.free, self.words) if gathered is not None]
+
     def step(self, labels_lr: float, features_lr: float) -> None:
         """Move free label rows, and feature rows of label texts alone, against their gradients."""
         for gathered, learning_rate in ((self.free, labels_lr), (self.words, features_lr)):

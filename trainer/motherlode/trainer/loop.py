@@ -20,6 +20,7 @@ from motherlode.trainer.batches import BatchSource
 from motherlode.trainer.checkpoint import CheckpointFolder, Point, Progress
 from motherlode.trainer.config import TrainConfig
 from motherlode.trainer.data import Dataset, PositiveRows
+from motherlode.trainer.distributed import Group
 from motherlode.trainer.evaluation import evaluate
 from motherlode.trainer.label_tree import new_proposal
 from motherlode.trainer.model import Model
@@ -100,12 +101,14 @@ class TrainingLoop:
         checkpoints: Where its state goes, or None to keep none.
         display: Shown how the run goes.
         lr_factor: On all learning rates.
+        group: The processes that train the model together. All validate and decide alike; only
+            that of rank 0 writes checkpoints, and only it is left at the best validation.
 
     Raises:
         ConfigError: If loss, sampler and data do not fit together.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - what a run is made of
         self,
         config: TrainConfig,
         model: Model,
@@ -115,11 +118,13 @@ class TrainingLoop:
         checkpoints: CheckpointFolder | None,
         display: RunDisplay,
         lr_factor: float = 1.0,
+        group: Group | None = None,
     ) -> None:
         self._config = config
         self._model = model
         self._validation = validation
         self._checkpoints = checkpoints
+        self._saves = checkpoints is not None and (group is None or group.rank == 0)
         self._display = display
         self._source = BatchSource(
             train.features, train.positives, config.loop.batch_size, config.seed
@@ -133,7 +138,13 @@ class TrainingLoop:
         sampler = new_sampler(config, train.positives.counts(num_labels), proposal)
         regularizer = new_regularizer(config.regularizer, train.positives, num_labels)
         self._step = Step(
-            model, config, sampler, self.num_steps, regularizer=regularizer, lr_factor=lr_factor
+            model,
+            config,
+            sampler,
+            self.num_steps,
+            regularizer=regularizer,
+            lr_factor=lr_factor,
+            group=group,
         )
         self._progress = Progress()
         evaluations = config.loop.evaluations
@@ -169,7 +180,8 @@ class TrainingLoop:
             self._save("newest")
         except MotherlodeError as error:
             logger.warning("the trained model has no checkpoint: %s", error)
-        if self._config.loop.patience and self._progress.best < len(self._progress.points) - 1:
+        is_best_before = self._progress.best < len(self._progress.points) - 1
+        if self._config.loop.patience and is_best_before and self._saves:
             assert self._checkpoints is not None
             self._checkpoints.restore("best", self._model, self._step.head_optimizer)
         return self._progress
@@ -225,7 +237,8 @@ class TrainingLoop:
                 raise _diverged(f"after step {self._progress.step} a weight is too large")
 
     def _save(self, name: str) -> None:
-        if self._checkpoints is not None:
+        if self._saves:
+            assert self._checkpoints is not None
             self._checkpoints.save(name, self._model, self._step.head_optimizer, self._progress)
 
 

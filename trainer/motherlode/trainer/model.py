@@ -30,6 +30,7 @@ from motherlode.trainer.label_text import (
     own_encoder_config,
 )
 from motherlode.trainer.optim import RowTable
+from motherlode.trainer.products import unit_rows
 
 # Length that a free row starts with where it is added to a text part of about length 1. Rows that
 # start as long as that hide the texts, and labels without such a row lose to those that have one.
@@ -92,7 +93,7 @@ class Model:
 
     def normalized(self, rows_ND: Tensor) -> Tensor:
         """Label rows as they meet the queries: float32 [N, D]."""
-        return F.normalize(rows_ND, dim=1) if self._normalize else rows_ND
+        return unit_rows(rows_ND) if self._normalize else rows_ND
 
     def gather_labels(self, labels_M: Tensor, queries: Rows) -> GatheredLabels:
         """The embeddings of the labels of a step, with gradients.
@@ -268,13 +269,20 @@ def start_at_centroids(
     """
     if model.labels is None:
         return
-    encoder = model.frozen_encoder()
-    sums_LD = torch.zeros_like(model.labels.weights_RD)
+    encoder, labels_LD = model.frozen_encoder(), model.labels.weights_RD
+    # Sums of the labels that have queries alone: with millions of labels most may have none.
+    has_queries_L = torch.from_numpy(positives.counts(len(labels_LD)) > 0)
+    rows_N = (chosen_L & has_queries_L).nonzero()[:, 0]
+    sums_ND = torch.zeros(len(rows_N), labels_LD.shape[1])
     for start, part in chunks(features, 4096):
         embeddings_BD = torch.from_numpy(encoder.encode(part))
         part_positives = positives.rows(np.arange(start, start + len(part)))
-        rows_P = torch.from_numpy(row_of_each(part_positives))
-        sums_LD.index_add_(0, torch.from_numpy(part_positives.indices), embeddings_BD[rows_P])
-    found_L = chosen_L & sums_LD.any(dim=1)
+        labels_P = torch.from_numpy(part_positives.indices)
+        queries_P = torch.from_numpy(row_of_each(part_positives))
+        is_chosen_P = chosen_L[labels_P]
+        places_P = torch.searchsorted(rows_N, labels_P[is_chosen_P])
+        sums_ND.index_add_(0, places_P, embeddings_BD[queries_P[is_chosen_P]])
     length = 1.0 if model.text is None else _START_BESIDE_TEXT
-    model.labels.weights_RD[found_L] = F.normalize(sums_LD[found_L], dim=1).mul_(length)
+    for rows, sums in zip(torch.split(rows_N, _CHUNK), torch.split(sums_ND, _CHUNK), strict=True):
+        is_found = sums.any(dim=1)
+        labels_LD[rows[is_found]] = F.normalize(sums[is_found], dim=1).mul_(length)

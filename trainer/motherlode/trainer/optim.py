@@ -41,16 +41,18 @@ class RowTable:
 
     @torch.no_grad()
     def step(self, rows_N: Tensor, gathered_ND: Tensor, learning_rate: float) -> None:
-        """Move the rows that `gather` gave against the gradient they collected."""
+        """Move the rows that `gather` gave, there and in the copy, against their gradient."""
         gradients_ND = gathered_ND.grad
         if gradients_ND is None:
             return
         squares_N = torch.linalg.vector_norm(gradients_ND, dim=1).square_()
-        sums_N = self.accumulators_R[rows_N].add_(squares_N, alpha=1.0 / gradients_ND.shape[1])
-        self.accumulators_R[rows_N] = sums_N
+        sums_N = self.accumulators_R.index_select(0, rows_N)
+        sums_N.add_(squares_N, alpha=1.0 / gradients_ND.shape[1])
+        self.accumulators_R.index_copy_(0, rows_N, sums_N)
         rates_N = learning_rate / sums_N.sqrt_().add_(EPSILON)
-        moved_ND = torch.addcmul(gathered_ND, gradients_ND, rates_N[:, None], value=-1.0)
-        self.weights_RD.index_copy_(0, rows_N, moved_ND)
+        # In place: a table of its own would cost as much again.
+        gathered_ND.addcmul_(gradients_ND, rates_N[:, None], value=-1.0)
+        self.weights_RD.index_copy_(0, rows_N, gathered_ND)
 
 
 def join_rows(known_N: Tensor, wanted_P: Tensor) -> tuple[Tensor, Tensor]:

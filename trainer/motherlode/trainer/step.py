@@ -5,15 +5,16 @@ Shapes: B queries in a batch, P positives, N negatives, M distinct labels touche
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import final
 
 import numpy as np
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from motherlode.core.queries import DenseQueries, Features, FloatArray, IntArray, SparseQueries
 from motherlode.trainer.config import TrainConfig
+from motherlode.trainer.distributed import Group, Part
 from motherlode.trainer.label_text import GatheredLabels
 from motherlode.trainer.losses import Loss, Scores, new_loss
 from motherlode.trainer.model import Model
@@ -37,7 +38,10 @@ from motherlode.trainer.negatives import (
     keep_hardest,
 )
 from motherlode.trainer.optim import join_rows, learning_rate_factor
+from motherlode.trainer.products import score
 from motherlode.trainer.regularizers import Regularizer, one_positive_each
+
+_MATMUL = {"float32": None, "bfloat16": torch.bfloat16}
 
 
 @final
@@ -51,6 +55,11 @@ class Step:
         num_steps: Of the whole run, for the schedule.
         regularizer: Of the labels, or None.
         lr_factor: On all learning rates.
+        group: The processes that train the model together, each with the same arguments.
+
+    Attributes:
+        lap: Called with the name of each part of a step when it is done, for those who time them:
+            features, encode, draw, labels, score, top-k, loss, backward, exchange, update.
 
     Raises:
         ConfigError: If the weights of the loss do not fit the negatives.
@@ -65,12 +74,16 @@ class Step:
         *,
         regularizer: Regularizer | None = None,
         lr_factor: float = 1.0,
+        group: Group | None = None,
     ) -> None:
         self._model = model
         self._config = config
         self._num_steps = num_steps
         self._regularizer = regularizer
         self._lr_factor = lr_factor
+        self._group = Group() if group is None else group
+        self._matmul = _MATMUL[config.loop.matmul]
+        self.lap: Callable[[str], None] = _no_lap
         num_labels = model.num_labels
         self._loss: Loss = new_loss(
             config.loss,
@@ -95,27 +108,63 @@ class Step:
         model = self._model
         # A generator of its own for each step, so that a resumed run draws the same.
         generator = torch.Generator().manual_seed(((self._config.seed << 32) + step) % 2**63)
+        part = self._group.part(batch)
         features, feature_rows_N = touched(batch.features)
         if self._config.loop.feature_dropout:
             features = drop_features(features, self._config.loop.feature_dropout, generator)
         feature_table = model.features.gather(feature_rows_N)
-        projected_BD = model.encoder.project(features, feature_table)
-        queries_BD = model.encoder.head(model.encoder.head.drop(projected_BD, generator))
-        self._sampler.refresh(step, model)
-        negatives = self._sampler.sample(batch, queries_BD.detach(), model, generator)
+        self.lap("features")
+        queries_BD = self._encode(features, feature_table, part, generator)
+        self.lap("encode")
+        negatives = self._draw(step, batch, self._group.whole(queries_BD, part), generator)
         # The negatives first, then the positives that are not among them.
         label_rows_M, places_P = join_rows(negatives.labels_N, batch.positives_P)
+        self.lap("draw")
         labels = model.gather_labels(label_rows_M, (feature_rows_N, feature_table))
         labels_MD = labels.embeddings_MD
-        loss = self._judge(batch, places_P, queries_BD, labels_MD, negatives)
+        self.lap("labels")
+        loss = self._judge(
+            part.of_batch(batch),
+            places_P[part.positives],
+            queries_BD,
+            labels_MD,
+            part.of_negatives(negatives),
+        ) * (len(part) / part.num_queries)
         if self._regularizer is not None:
             chosen = one_positive_each(batch, generator)
+            # Each process takes its share of what all of them know.
             loss = loss + self._regularizer(
                 labels_MD.index_select(0, places_P[chosen]), batch.positives_P[chosen]
-            )
+            ).div(self._group.size)
         loss.backward()  # type: ignore[no-untyped-call]
+        self.lap("backward")
+        leaves = (feature_table, *labels.leaves, *model.encoder.head.parameters())
+        self._group.add_up_gradients(leaves)
+        total = loss.detach()
+        self._group.add_up(total)
+        self.lap("exchange")
         self._move(step, (feature_rows_N, feature_table), labels)
-        return loss.item()
+        self.lap("update")
+        return total.item()
+
+    def _encode(
+        self, features: Features, table_FD: Tensor, part: Part, generator: torch.Generator
+    ) -> Tensor:
+        """The embeddings of a part of the queries, whose dropout is drawn for all of them."""
+        head = self._model.encoder.head
+        rows = features.rows(part.queries.start, part.queries.stop)
+        projected_BD = self._model.encoder.project(rows, table_FD)
+        if head.config.dropout:
+            ones_BD = projected_BD.new_ones(part.num_queries, projected_BD.shape[1])
+            projected_BD = projected_BD * head.drop(ones_BD, generator)[part.queries]
+        queries_BD: Tensor = head(projected_BD)
+        return queries_BD
+
+    def _draw(
+        self, step: int, batch: Batch, queries_BD: Tensor, generator: torch.Generator
+    ) -> Negatives:
+        self._sampler.refresh(step, self._model)
+        return self._sampler.sample(batch, queries_BD, self._model, generator)
 
     def _judge(
         self,
@@ -125,15 +174,18 @@ class Step:
         labels_MD: Tensor,
         negatives: Negatives,
     ) -> Tensor:
+        if len(queries_BD) == 0:
+            return labels_MD.new_zeros((), requires_grad=True)
         scaled_BD = queries_BD * self._config.labels.scale
-        positives_PD = labels_MD.index_select(0, places_P)
-        positives_P = (scaled_BD.index_select(0, batch.rows_P) * positives_PD).sum(dim=1)
-        # The negatives stand first, so that they need no gather and no scatter of gradients.
-        scores_BK = score(scaled_BD, labels_MD[: len(negatives.labels_N)], negatives.places_BK)
+        positives_P, scores_BK = score(
+            scaled_BD, labels_MD, negatives, places_P, batch.rows_P, dtype=self._matmul
+        )
         mask_BK = negatives.mask_BK
+        self.lap("score")
         if negatives.keep is not None:
             scores_BK, mask_BK = keep_hardest(scores_BK, mask_BK, negatives.keep)
-        return self._loss(
+        self.lap("top-k")
+        loss = self._loss(
             Scores(
                 positives_P,
                 batch.rows_P,
@@ -143,6 +195,8 @@ class Step:
                 negatives.log_q_BK,
             )
         )
+        self.lap("loss")
+        return loss
 
     def _move(self, step: int, features: tuple[Tensor, Tensor], labels: GatheredLabels) -> None:
         optimizer = self._config.optimizer
@@ -154,6 +208,10 @@ class Step:
                 group["lr"] = optimizer.head_lr * factor
             self.head_optimizer.step()
             self.head_optimizer.zero_grad()
+
+
+def _no_lap(_part: str) -> None:
+    """What a step that nobody times does."""
 
 
 def most_negatives(config: AnyNegativesConfig, num_labels: int) -> int:
@@ -197,24 +255,6 @@ def _new_sampler_of_all(
         case AdversarialConfig(num_candidates=num_draws):
             assert proposal is not None, "new_proposal comes first"
             return AdversarialSampler(*proposal, num_draws, len(counts_L))
-
-
-def score(queries_BD: Tensor, labels_ND: Tensor, places_BK: Tensor | None) -> Tensor:
-    """Inner products of each query with its negatives: float32 [B, K].
-
-    Args:
-        queries_BD: float32 [B, D].
-        labels_ND: float32 [N, D].
-        places_BK: int64 [B, K], the rows of each query's negatives, or [1, K], those of all; None
-            for all N.
-    """
-    if places_BK is None:
-        return queries_BD @ labels_ND.T
-    if len(places_BK) == 1:
-        return (queries_BD @ labels_ND.T).index_select(1, places_BK[0])
-    # The gradient of an embedding is added up in half the time that an index_select takes.
-    negatives_BKD = F.embedding(places_BK, labels_ND)
-    return torch.bmm(negatives_BKD, queries_BD[:, :, None]).squeeze(2)
 
 
 def touched(features: Features) -> tuple[Features, Tensor]:

@@ -14,6 +14,7 @@ from motherlode.core.rankers import TreeCorrection
 from motherlode.core.repository import Repository
 from motherlode.trainer.checkpoint import CheckpointFolder, Progress, claim
 from motherlode.trainer.config import TrainConfig
+from motherlode.trainer.distributed import Group
 from motherlode.trainer.loop import TrainingLoop, Validation
 from motherlode.trainer.model import Model, new_model
 from motherlode.trainer.preparation import TrainingData, prepare
@@ -72,8 +73,12 @@ class TrainingOutcome:
     total_s: float
 
 
-def train_and_publish(request: TrainingRequest, display: RunDisplay) -> TrainingOutcome:
+def train_and_publish(
+    request: TrainingRequest, display: RunDisplay, group: Group | None = None
+) -> TrainingOutcome:
     """Train a model and publish it as the next version.
+
+    With a group this is for its process of rank 0; the others run `train_beside`.
 
     Whatever can be known to be wrong before the training is found before it.
 
@@ -89,17 +94,33 @@ def train_and_publish(request: TrainingRequest, display: RunDisplay) -> Training
     repository = Repository(request.repository)
     repository.check_publish(request.model, keep=request.keep)
     with claim(_checkpoint_folder(request)):
-        return _train_and_publish(request, repository, display)
+        return _train_and_publish(request, repository, display, group)
 
 
-def _train_and_publish(
-    request: TrainingRequest, repository: Repository, display: RunDisplay
-) -> TrainingOutcome:
-    started = time.monotonic()
-    parent = _parent(request, repository)
+def train_beside(request: TrainingRequest, display: RunDisplay, group: Group) -> None:
+    """Train along with the process of rank 0, which publishes what all of them learn.
+
+    Raises:
+        MotherlodeError: As `train_and_publish`.
+    """
+    parent = _parent(request, Repository(request.repository))
     data = prepare(request.config, request.data)
-    model = _model(request.config, parent, data)
     checkpoints = _checkpoints(request, parent, data)
+    loop = _loop(request, parent, data, checkpoints, display, group)[1]
+    if request.resume and checkpoints.exists:
+        loop.resume()
+    loop.run()
+
+
+def _loop(
+    request: TrainingRequest,
+    parent: Bundle | None,
+    data: TrainingData,
+    checkpoints: CheckpointFolder,
+    display: RunDisplay,
+    group: Group | None,
+) -> tuple[Model, TrainingLoop]:
+    model = _model(request.config, parent, data)
     loop = TrainingLoop(
         request.config,
         model,
@@ -108,7 +129,19 @@ def _train_and_publish(
         checkpoints=checkpoints,
         display=display,
         lr_factor=request.config.warm_start.lr_factor if parent else 1.0,
+        group=group,
     )
+    return model, loop
+
+
+def _train_and_publish(
+    request: TrainingRequest, repository: Repository, display: RunDisplay, group: Group | None
+) -> TrainingOutcome:
+    started = time.monotonic()
+    parent = _parent(request, repository)
+    data = prepare(request.config, request.data)
+    checkpoints = _checkpoints(request, parent, data)
+    model, loop = _loop(request, parent, data, checkpoints, display, group)
     _resume(request, checkpoints, loop)
     trained_from = time.monotonic()
     progress = loop.run()

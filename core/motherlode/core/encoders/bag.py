@@ -6,10 +6,14 @@ Shapes: B queries, F features, D embedding width.
 from __future__ import annotations
 
 from itertools import pairwise
-from typing import ClassVar, Literal, final
+from typing import Any, ClassVar, Literal, final
 
 import numpy as np
+from numpy.typing import NDArray
+from scipy.sparse import csr_array
 from torch import Tensor
+from torch.autograd import Function
+from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 from typing_extensions import override
 
@@ -48,14 +52,8 @@ class BagEncoder(QueryEncoder):
         assert isinstance(features, SparseQueries)
         if len(features.indices) == 0:
             return table_FD.new_zeros(len(features), self.width)
-        return F.embedding_bag(
-            as_tensor(features.indices),
-            table_FD,
-            as_tensor(features.indptr),
-            mode="sum",
-            per_sample_weights=as_tensor(features.values),
-            include_last_offset=True,
-        )
+        projected_BD: Tensor = _WeightedSums.apply(table_FD, features)  # type: ignore[no-untyped-call]
+        return projected_BD
 
     @override
     def encode(self, features: Features) -> FloatArray:
@@ -67,3 +65,43 @@ class BagEncoder(QueryEncoder):
             terms_ND *= features.values[start:stop, None]
             terms_ND.sum(axis=0, out=projected_BD[row])
         return self.head.embed(projected_BD)
+
+
+class _WeightedSums(Function):
+    """What `project` gives. The gradient of the table is the same product, by columns.
+
+    That adds each row up in one go, in the order of the queries: what PyTorch does for the
+    gradient of an embedding bag takes ten times as long. There are no second derivatives.
+    """
+
+    @staticmethod
+    @override
+    def forward(ctx: Any, table_FD: Tensor, features: SparseQueries) -> Tensor:
+        ctx.features = features
+        ctx.num_features = len(table_FD)
+        return _sums(table_FD, features.indptr, features.indices, features.values)
+
+    @staticmethod
+    @override
+    @once_differentiable
+    def backward(ctx: Any, gradients_BD: Tensor) -> tuple[Tensor, None]:
+        features = ctx.features
+        by_row = csr_array(
+            (features.values, features.indices, features.indptr),
+            shape=(len(features), ctx.num_features),
+        )
+        by_column = by_row.tocsc()
+        return _sums(gradients_BD, by_column.indptr, by_column.indices, by_column.data), None
+
+
+def _sums(
+    table_RD: Tensor, indptr: NDArray[Any], indices: NDArray[Any], values: FloatArray
+) -> Tensor:
+    return F.embedding_bag(
+        as_tensor(indices),
+        table_RD,
+        as_tensor(indptr),
+        mode="sum",
+        per_sample_weights=as_tensor(values),
+        include_last_offset=True,
+    )

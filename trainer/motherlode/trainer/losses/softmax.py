@@ -6,15 +6,19 @@ Shapes: B queries in a batch, P positives of all its queries together, K negativ
 from __future__ import annotations
 
 import math
-from typing import ClassVar, Literal, final
+from typing import Any, ClassVar, Literal, final
 
 import torch
 from pydantic import BaseModel, ConfigDict
 from torch import Tensor
+from torch.autograd import Function
+from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 from typing_extensions import override
 
 from motherlode.trainer.losses.loss import Loss, Scores
+
+_BLOCK_ROWS = 32
 
 
 class DecoupledSoftmaxConfig(BaseModel):
@@ -73,11 +77,49 @@ class SoftmaxLoss(Loss):
 def log_sum_exp(values_BK: Tensor, mask_BK: Tensor) -> Tensor:
     """The log-sum-exp of each row's unmasked values: float [B].
 
-    The lowest number where there is none: as good as minus infinity, with finite gradients.
+    The lowest number where there is none: as good as minus infinity, with finite gradients. There
+    are no second derivatives.
     """
-    lowest = torch.finfo(values_BK.dtype).min
-    sums_B = torch.logsumexp(values_BK.masked_fill(~mask_BK, lowest), dim=1)
-    return sums_B.masked_fill(~mask_BK.any(dim=1), lowest)
+    sums_B: Tensor = _LogSumExp.apply(values_BK, mask_BK)  # type: ignore[no-untyped-call]
+    return sums_B
+
+
+class _LogSumExp(Function):
+    """log sum e^v, whose gradient is the softmax: what forward computes anyway is kept for it.
+
+    A softmax has the share e^v / sum of each value, so that of the highest value v is e^v / sum,
+    and the log-sum-exp is v less its logarithm. That share is at least 1 / K: no digits are lost.
+    """
+
+    @staticmethod
+    @override
+    def forward(ctx: Any, values_BK: Tensor, mask_BK: Tensor) -> Tensor:
+        lowest = torch.finfo(values_BK.dtype).min
+        if values_BK.shape[1] == 0:
+            ctx.save_for_backward(values_BK)
+            return values_BK.new_full((len(values_BK),), lowest)
+        highest_B, most_B = values_BK.new_empty(2, len(values_BK)).unbind()
+        shares_BK = torch.empty_like(values_BK)
+        # A few rows at a time: what is computed of them stays in the cache of a core.
+        for start in range(0, len(values_BK), _BLOCK_ROWS):
+            block = slice(start, start + _BLOCK_ROWS)
+            kept_BK = torch.where(mask_BK[block], values_BK[block], lowest)
+            torch.amax(kept_BK, dim=1, out=highest_B[block])
+            torch.softmax(kept_BK, dim=1, out=shares_BK[block])
+            torch.amax(shares_BK[block], dim=1, out=most_B[block])
+        sums_B = highest_B - most_B.log_()
+        # Rows without any value: no share of anything, rather than equal shares of the lowest.
+        is_empty_B = highest_B <= lowest
+        shares_BK[is_empty_B] = 0.0
+        ctx.save_for_backward(shares_BK)
+        return sums_B.masked_fill_(is_empty_B, lowest)
+
+    @staticmethod
+    @override
+    @once_differentiable
+    def backward(ctx: Any, gradients_B: Tensor) -> tuple[Tensor, None]:
+        (shares_BK,) = ctx.saved_tensors
+        return shares_BK * gradients_B[:, None], None
 
 
 def log_sum_exp_of_positives(scores: Scores) -> Tensor:

@@ -30,6 +30,7 @@ from motherlode.trainer.config import TrainConfig, load_config
 from motherlode.trainer.loop import LabelledFeatures
 from motherlode.trainer.model import new_model
 from motherlode.trainer.preparation import prepare
+from motherlode.trainer.products import matmul_dtype
 from motherlode.trainer.regularizers import new_regularizer
 from motherlode.trainer.step import Step, new_sampler
 
@@ -124,7 +125,7 @@ def products(config: TrainConfig, num_labels: int) -> list[Callable[[], Tensor]]
     """The matrix products of a step whose queries share their negatives, forward and backward."""
     width, hidden = config.encoder.width, config.encoder.head.hidden
     num_negatives = min(getattr(config.negatives, "num_candidates", num_labels), num_labels)
-    dtype = torch.bfloat16 if config.loop.matmul == "bfloat16" else torch.float32
+    dtype = matmul_dtype(config.loop.matmul) or torch.float32
     scores = _three(config.loop.batch_size, num_negatives, width, dtype)
     if not hidden:
         return scores

@@ -6,7 +6,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from motherlode.trainer.negatives import Negatives
-from motherlode.trainer.products import score, unit_rows, weighted_sums
+from motherlode.trainer.products import matmul_dtype, score, unit_rows, weighted_sums
 
 # Labels 0 to 2 are negatives; of the positives one is among them, and one is there twice.
 PLACES_P, ROWS_P = torch.tensor([4, 1, 4]), torch.tensor([0, 0, 2])
@@ -74,3 +74,13 @@ def test_weighted_sums_leave_out_nothing_and_are_zero_where_nothing_goes() -> No
         table, torch.tensor([0, 1, 1]), torch.tensor([1, 1, 3]), torch.tensor([2.0, 3.0, 5.0]), 5
     )
     assert sums.tolist() == [[0, 0], [2, 6], [0, 0], [0, 10], [0, 0]]
+
+
+@pytest.mark.parametrize("has_amx", [False, True])
+def test_products_are_in_bfloat16_by_themselves_only_where_the_processor_multiplies_it(
+    monkeypatch: pytest.MonkeyPatch, has_amx: bool
+) -> None:
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"amx_bf16": has_amx})
+    assert matmul_dtype("auto") == (torch.bfloat16 if has_amx else None)
+    assert matmul_dtype("float32") is None
+    assert matmul_dtype("bfloat16") == torch.bfloat16

@@ -70,8 +70,10 @@ class LoopConfig(Section):
     held_out: int = Field(default=2000, ge=0, description="training queries kept for validation")
     evaluations: int = Field(default=5, ge=1, le=100_000, description="validations in the run")
     patience: int | None = Field(default=None, ge=1, description="stop after so many no better")
-    matmul: Literal["float32", "bfloat16"] = Field(
-        default="float32", description="type of the products of queries and shared negatives"
+    matmul: Literal["float32", "bfloat16", "auto"] = Field(
+        default="float32",
+        description="type of the products of queries and shared negatives; auto is bfloat16 where "
+        "the processor multiplies such matrices (AMX)",
     )
     checkpoint_every_s: float = Field(default=60.0, gt=0, description="seconds between checkpoints")
 

@@ -9,7 +9,7 @@ width.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -22,6 +22,17 @@ from motherlode.trainer.negatives import Negatives
 
 _LEAST_NORM = 1e-12  # as torch.nn.functional.normalize has it
 _BLOCK_ROWS = 512
+
+
+def matmul_dtype(name: Literal["float32", "bfloat16", "auto"]) -> torch.dtype | None:
+    """What `score` is given: None for float32, as the embeddings are.
+
+    Args:
+        name: `auto` is bfloat16 where the processor multiplies matrices of it.
+    """
+    if name == "auto":
+        name = "bfloat16" if torch.cpu.get_capabilities().get("amx_bf16") else "float32"
+    return torch.bfloat16 if name == "bfloat16" else None
 
 
 def unit_rows(rows_RD: Tensor) -> Tensor:

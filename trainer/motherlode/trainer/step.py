@@ -38,10 +38,8 @@ from motherlode.trainer.negatives import (
     keep_hardest,
 )
 from motherlode.trainer.optim import join_rows, learning_rate_factor
-from motherlode.trainer.products import score
+from motherlode.trainer.products import matmul_dtype, score
 from motherlode.trainer.regularizers import Regularizer, one_positive_each
-
-_MATMUL = {"float32": None, "bfloat16": torch.bfloat16}
 
 
 @final
@@ -82,7 +80,7 @@ class Step:
         self._regularizer = regularizer
         self._lr_factor = lr_factor
         self._group = Group() if group is None else group
-        self._matmul = _MATMUL[config.loop.matmul]
+        self._matmul = matmul_dtype(config.loop.matmul)
         self.lap: Callable[[str], None] = _no_lap
         num_labels = model.num_labels
         self._loss: Loss = new_loss(

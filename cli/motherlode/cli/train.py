@@ -45,7 +45,7 @@ def train(  # noqa: PLR0913 - one argument per option of the command
     gives the same model as a run that was never killed.
 
     Started by `torchrun`, its processes train one model together, each with its part of every
-    batch: `torchrun --nproc-per-node 2 -m motherlode.cli.main train ...`.
+    batch: `torchrun --standalone --nproc-per-node 2 -m motherlode.cli.main train ...`.
 
     Args:
         recipe: Name of a recipe, or a path ending in .toml.

@@ -272,7 +272,7 @@ def test_a_label_whose_text_says_nothing_is_warned_of_and_harms_no_other(
     (folder / "labels.jsonl").write_text(table, encoding="utf8")
     config = config_of("sum", encoder={"head": {"hidden": 8}})
     assert run(folder, tmp_path / "repository", config).figures["P@1"] == pytest.approx(97.5)
-    assert "the texts of 1 labels have no feature" in caplog.text
+    assert "label texts without any feature: 1" in caplog.text
     assert not bundle_of(tmp_path / "repository").labels_LD[31].any()
 
 

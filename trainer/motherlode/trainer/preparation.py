@@ -140,7 +140,7 @@ def _label_features(featurizer: Featurizer, texts: Sequence[str]) -> SparseQueri
     num_empty = int((np.diff(features.indptr) == 0).sum())
     if num_empty:
         logger.warning(
-            "the texts of %s labels have no feature, so these labels cannot be found by them",
+            "label texts without any feature: %s; these labels cannot be found by their texts",
             f"{num_empty:,}",
         )
     return features

@@ -17,6 +17,7 @@ from torch.nn import functional as F
 from typing_extensions import override
 
 from motherlode.trainer.losses.loss import Loss, Scores
+from motherlode.trainer.masks import lowest_where_masked
 
 _BLOCK_ROWS = 32
 
@@ -85,34 +86,29 @@ def log_sum_exp(values_BK: Tensor, mask_BK: Tensor) -> Tensor:
 
 
 class _LogSumExp(Function):
-    """log sum e^v, whose gradient is the softmax: what forward computes anyway is kept for it.
-
-    A softmax has the share e^v / sum of each value, so that of the highest value v is e^v / sum,
-    and the log-sum-exp is v less its logarithm. That share is at least 1 / K: no digits are lost.
-    """
+    """log sum e^v, whose gradient is the softmax: what forward computes anyway is kept for it."""
 
     @staticmethod
     @override
     def forward(ctx: Any, values_BK: Tensor, mask_BK: Tensor) -> Tensor:
         lowest = torch.finfo(values_BK.dtype).min
+        shares_BK = lowest_where_masked(values_BK, mask_BK)
+        ctx.save_for_backward(shares_BK)
         if values_BK.shape[1] == 0:
-            ctx.save_for_backward(values_BK)
             return values_BK.new_full((len(values_BK),), lowest)
-        highest_B, most_B = values_BK.new_empty(2, len(values_BK)).unbind()
-        shares_BK = torch.empty_like(values_BK)
+        highest_B1, sums_B1 = values_BK.new_empty(2, len(values_BK), 1).unbind()
         # A few rows at a time: what is computed of them stays in the cache of a core.
         for start in range(0, len(values_BK), _BLOCK_ROWS):
             block = slice(start, start + _BLOCK_ROWS)
-            kept_BK = torch.where(mask_BK[block], values_BK[block], lowest)
-            torch.amax(kept_BK, dim=1, out=highest_B[block])
-            torch.softmax(kept_BK, dim=1, out=shares_BK[block])
-            torch.amax(shares_BK[block], dim=1, out=most_B[block])
-        sums_B = highest_B - most_B.log_()
+            shares = shares_BK[block]
+            torch.amax(shares, dim=1, keepdim=True, out=highest_B1[block])
+            shares.sub_(highest_B1[block]).exp_()
+            torch.sum(shares, dim=1, keepdim=True, out=sums_B1[block])
+            shares.div_(sums_B1[block])
         # Rows without any value: no share of anything, rather than equal shares of the lowest.
-        is_empty_B = highest_B <= lowest
+        is_empty_B = highest_B1[:, 0] <= lowest
         shares_BK[is_empty_B] = 0.0
-        ctx.save_for_backward(shares_BK)
-        return sums_B.masked_fill_(is_empty_B, lowest)
+        return (highest_B1 + sums_B1.log_())[:, 0].masked_fill_(is_empty_B, lowest)
 
     @staticmethod
     @override

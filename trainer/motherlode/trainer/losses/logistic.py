@@ -16,6 +16,7 @@ from torch.nn import functional as F
 from typing_extensions import override
 
 from motherlode.trainer.losses.loss import Loss, Scores, masked_sum
+from motherlode.trainer.losses.pairwise import pairwise_sums
 
 
 class BinaryCrossEntropyConfig(BaseModel):
@@ -50,6 +51,8 @@ class OneVsEachLoss(Loss):
 
     @override
     def per_positive(self, scores: Scores) -> Tensor:
-        negatives_PK = scores.negatives_BK.index_select(0, scores.rows_P)
-        losses_PK = F.softplus(negatives_PK - scores.positives_P[:, None])
-        return masked_sum(losses_PK, scores.mask_BK[scores.rows_P])
+        negatives_BK = scores.negatives_BK
+        weights_BK = scores.mask_BK.to(negatives_BK.dtype)
+        return pairwise_sums(
+            "logistic", scores.positives_P, scores.rows_P, negatives_BK, weights_BK
+        )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
+import torch
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -19,3 +20,12 @@ def margin_loss(name: MarginName, margins: Tensor) -> Tensor:
         return F.softplus(-margins)
     hinge = (1.0 - margins).clamp_min(0.0)
     return hinge if name == "hinge" else hinge.square()
+
+
+def margin_slope(name: MarginName, margins: Tensor) -> Tensor:
+    """The derivative phi'(z) of each margin z; where there is none, that to the right of z."""
+    if name == "logistic":
+        return torch.sigmoid(-margins).neg_()
+    if name == "hinge":
+        return (margins < 1.0).to(margins.dtype).neg_()
+    return (1.0 - margins).clamp_min_(0.0).mul_(-2.0)

@@ -16,6 +16,7 @@ from typing_extensions import override
 
 from motherlode.trainer.losses.loss import Loss, Scores
 from motherlode.trainer.losses.margins import MarginName, margin_loss
+from motherlode.trainer.losses.pairwise import pairwise_sums
 from motherlode.trainer.losses.rank_weights import (
     AllWeightsConfig,
     RankWeights,
@@ -44,9 +45,10 @@ class PairwiseOwlLoss(Loss):
     @override
     def per_positive(self, scores: Scores) -> Tensor:
         negatives_BR, mask_BR = self._weights.rank(scores.negatives_BK, scores.mask_BK)
-        negatives_PR = negatives_BR.index_select(0, scores.rows_P)
-        losses_PR = margin_loss(self._margin, scores.positives_P[:, None] - negatives_PR)
-        return self._weights.total(losses_PR, mask_BR[scores.rows_P])
+        weights_BR = self._weights.of(negatives_BR, mask_BR)
+        return pairwise_sums(
+            self._margin, scores.positives_P, scores.rows_P, negatives_BR, weights_BR
+        )
 
 
 class PointwiseOwlConfig(BaseModel):

@@ -14,7 +14,6 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validat
 from torch import Tensor
 
 from motherlode.core.errors import ConfigError, InvalidInputError
-from motherlode.trainer.losses.loss import masked_mean, masked_sum
 from motherlode.trainer.losses.snm_weights import snm_weights
 
 
@@ -130,17 +129,27 @@ class RankWeights:
         ).indices
         return negatives_BK.gather(1, order_BR), mask_BK.gather(1, order_BR)
 
-    def total(self, losses_R: Tensor, mask_R: Tensor) -> Tensor:
-        """The weighted sum or mean over the last dimension, whose order is that of `rank`.
+    def of(self, ranked_BR: Tensor, mask_BR: Tensor) -> Tensor:
+        """What each negative counts, 0 where it is masked: float [B, R].
 
         Args:
-            losses_R: float [..., R].
-            mask_R: bool [..., R].
+            ranked_BR: float [B, R], what `rank` gives; only its type matters.
+            mask_BR: bool [B, R], likewise.
         """
         if self._theta_R is None:
-            return masked_mean(losses_R, mask_R)
-        theta_R = self._theta_R[: losses_R.shape[-1]].to(losses_R)
-        return masked_sum(losses_R * theta_R, mask_R)
+            counts_B1 = mask_BR.sum(dim=1, keepdim=True).clamp_min(1)
+            return mask_BR.to(ranked_BR.dtype) / counts_B1
+        return mask_BR * self._theta_R[: mask_BR.shape[1]].to(ranked_BR.dtype)
+
+    def total(self, losses_BR: Tensor, mask_BR: Tensor) -> Tensor:
+        """The weighted sum or mean of each query: float [B].
+
+        Args:
+            losses_BR: float [B, R], in the order of `rank`.
+            mask_BR: bool [B, R].
+        """
+        totals_B: Tensor = torch.linalg.vecdot(losses_BR, self.of(losses_BR, mask_BR))
+        return totals_B
 
 
 def new_rank_weights(

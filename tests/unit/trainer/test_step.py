@@ -12,6 +12,7 @@ from motherlode.trainer.data import PositiveRows
 from motherlode.trainer.label_tree import new_proposal
 from motherlode.trainer.model import Model, new_model
 from motherlode.trainer.negatives import NegativeSampler
+from motherlode.trainer.seeds import new_generator
 from motherlode.trainer.step import Step, new_sampler, touched
 
 NUM_LABELS, NUM_FEATURES, NUM_QUERIES = 500, 400, 1024
@@ -182,3 +183,9 @@ def test_a_proposal_that_can_draw_no_label_is_refused() -> None:
     config = check_config({"negatives": {"kind": "frequency", "smoothing": 0}})
     with pytest.raises(ConfigError, match=r"negatives\.smoothing"):
         new_sampler(config, np.zeros(5, np.int64))
+
+
+def test_another_seed_draws_other_negatives_at_the_same_step() -> None:
+    step, seeds = 5, (0, 7, 2**32, 2**62)
+    draws = [torch.rand(8, generator=new_generator(seed, step)).tolist() for seed in seeds]
+    assert len({tuple(drawn) for drawn in draws}) == len(seeds)

@@ -9,7 +9,6 @@ Shapes: B queries in a batch, P positives, N negatives, K negatives of a query, 
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -19,6 +18,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
+from motherlode.core.errors import MotherlodeError
 from motherlode.trainer.negatives import Batch, Negatives
 
 
@@ -57,9 +57,19 @@ class Group:
         return whole_BD
 
     def add_up(self, tensor: Tensor) -> None:
-        """Replace a tensor by the sum over all processes, to the same bits in each."""
-        if self._processes is not None:
+        """Replace a tensor by the sum over all processes, to the same bits in each.
+
+        Raises:
+            MotherlodeError: If another process is gone.
+        """
+        if self._processes is None:
+            return
+        try:
             self._processes.allreduce([tensor]).wait()
+        except RuntimeError as error:
+            # What gloo says has many lines; the first one tells what happened.
+            reason = str(error).partition("\n")[0]
+            raise MotherlodeError(f"another process of this training is gone: {reason}") from error
 
     def add_up_gradients(self, leaves: Iterable[Tensor]) -> None:
         """Replace the gradients of tensors by their sums over all processes."""
@@ -126,12 +136,11 @@ class Part:
 @contextmanager
 def joined_group() -> Iterator[Group]:
     """The processes that `torchrun` started, over gloo; this one alone if it started none."""
-    size = int(os.environ.get("WORLD_SIZE", "1"))
-    if size == 1:
+    if not dist.is_torchelastic_launched():
         yield Group()
         return
     dist.init_process_group("gloo")
     try:
-        yield Group(dist.get_rank(), size, dist.group.WORLD)
+        yield Group(dist.get_rank(), dist.get_world_size(), dist.group.WORLD)
     finally:
         dist.destroy_process_group()

@@ -31,6 +31,7 @@ from motherlode.trainer.label_text import (
 )
 from motherlode.trainer.optim import RowTable
 from motherlode.trainer.products import unit_rows
+from motherlode.trainer.seeds import new_generator
 
 # Length that a free row starts with where it is added to a text part of about length 1. Rows that
 # start as long as that hide the texts, and labels without such a row lose to those that have one.
@@ -186,7 +187,7 @@ def new_model(
     Raises:
         InvalidInputError: If it would need more memory than this machine has.
     """
-    generator = torch.Generator().manual_seed(config.seed)
+    generator = new_generator(config.seed)
     width = config.encoder.width
     num_features = feature_width(features)
     _check_memory(config, num_features, num_labels)

@@ -40,6 +40,7 @@ from motherlode.trainer.negatives import (
 from motherlode.trainer.optim import join_rows, learning_rate_factor
 from motherlode.trainer.products import matmul_dtype, score
 from motherlode.trainer.regularizers import Regularizer, one_positive_each
+from motherlode.trainer.seeds import new_generator
 
 
 @final
@@ -105,7 +106,7 @@ class Step:
         """The loss of the batch; the model has moved."""
         model = self._model
         # A generator of its own for each step, so that a resumed run draws the same.
-        generator = torch.Generator().manual_seed(((self._config.seed << 32) + step) % 2**63)
+        generator = new_generator(self._config.seed, step)
         part = self._group.part(batch)
         features, feature_rows_N = touched(batch.features)
         if self._config.loop.feature_dropout:

@@ -60,7 +60,7 @@ class SnmWeightsConfig(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     kind: Literal["snm"] = "snm"
-    num_draws: int = Field(ge=1, description="B, draws of the SNM that is meant")
+    num_draws: int = Field(ge=1, le=1_000_000, description="B, draws of the SNM that is meant")
     keep: int = Field(ge=1, description="k, hardest draws that it keeps")
     replacement: bool = Field(default=False, description="whether it may draw a label twice")
 

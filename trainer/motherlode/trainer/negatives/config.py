@@ -13,9 +13,8 @@ class LabelTreeConfig(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     num_components: int = Field(default=16, ge=1, le=1024, description="k, whitened components")
-    regularization: float = Field(
-        default=0.1, gt=0, allow_inf_nan=False, description="lambda_n of eq. (8)"
-    )
+    # Outside of these bounds the nodes' equations have no solution that float64 can hold.
+    regularization: float = Field(default=0.1, ge=1e-9, le=1e9, description="lambda_n of eq. (8)")
     max_rounds: int = Field(default=50, ge=1, description="splits tried at a node")
 
 

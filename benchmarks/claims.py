@@ -102,7 +102,6 @@ def adversarial() -> list[Variant]:
         Variant("adversarial, eq. (6)", "not corrected", (tree, eq_6)),
         Variant("adversarial, NCE", "", (tree, nce)),
         Variant("uniform, eq. (6)", "", (uniform, eq_6)),
-        Variant("uniform, one-vs-each", "", (uniform, "loss.kind=one_vs_each")),
         Variant("by frequency, eq. (6)", "not corrected", (*frequency, eq_6)),
         Variant("by frequency, NCE", "", (*frequency, nce)),
     ]

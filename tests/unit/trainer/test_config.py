@@ -41,9 +41,9 @@ def owl(weights: dict[str, object]) -> dict[str, object]:
         ({"loop": {"epoch": 3}}, "loop.epoch"),
         ({"loop": {"epochs": "many"}}, "loop.epochs"),
         ({"loop": {"batch_size": 0}}, "loop.batch_size"),
-        ({"negatives": {"num_candidates": 8, "keep": 9}}, "negatives"),
-        ({"negatives": {"kind": "frequency", "num_candidates": 8, "keep": 9}}, "negatives"),
-        ({"negatives": {"kind": "nearest", "num_candidates": 8, "keep": 9}}, "negatives"),
+        ({"negatives": {"num_candidates": 8, "keep": 9}}, "negatives.keep"),
+        ({"negatives": {"kind": "frequency", "num_candidates": 8, "keep": 9}}, "negatives.keep"),
+        ({"negatives": {"kind": "nearest", "num_candidates": 8, "keep": 9}}, "negatives.keep"),
         ({"negatives": {"kind": "nearest", "num_candidates": 64, "num_mined": 31}}, "negatives"),
         ({"negatives": {"kind": "nearest", "uniform_share": 0.999}}, "negatives"),
         ({"negatives": {"kind": "nearest", "uniform_share": 1}}, "negatives.uniform_share"),
@@ -51,7 +51,7 @@ def owl(weights: dict[str, object]) -> dict[str, object]:
         ({"negatives": {"kind": "nearest", "shared": False}}, "negatives.shared"),
         ({"negatives": {"kind": "nearest", "index": {"nprobe": 0}}}, "negatives.index.nprobe"),
         ({"negatives": {"kind": "nearest", "index": {"kind": "tree"}}}, "negatives.index.kind"),
-        ({"negatives": {"kind": "adversarial", "num_candidates": 8, "keep": 9}}, "negatives"),
+        ({"negatives": {"kind": "adversarial", "num_candidates": 8, "keep": 9}}, "negatives.keep"),
         ({"negatives": {"kind": "adversarial", "num_candidates": 0}}, "negatives.num_candidates"),
         ({"negatives": {"kind": "adversarial", "keep": 0}}, "negatives.keep"),
         ({"negatives": {"kind": "adversarial", "shared": True}}, "negatives.shared"),
@@ -130,7 +130,7 @@ def test_the_encoder_must_take_the_features() -> None:
 )
 def test_the_cosine_contrastive_loss_wants_cosines(other: dict[str, object]) -> None:
     loss = {"kind": "cosine_contrastive", "nu": 1.5}
-    with pytest.raises(ConfigError, match=r"labels\.scale must be 1"):
+    with pytest.raises(ConfigError, match=r"^loss\.kind: expected .* labels\.scale = 1"):
         check_config({"loss": loss, **other})
     assert check_config({"loss": loss, "labels": {"scale": 1}}).loss.model_dump()["nu"] == 1.5
 
@@ -291,5 +291,5 @@ def test_weights_of_snm_are_refused_where_negatives_are_not_all_labels() -> None
         "loss": {"kind": "pairwise_owl", "weights": weights},
         "negatives": {"kind": "frequency", "num_candidates": 64, "keep": 64},
     }
-    with pytest.raises(ConfigError, match=r"negatives\.kind must be 'uniform'"):
+    with pytest.raises(ConfigError, match=r"^negatives\.kind: expected 'uniform'"):
         check_config(document)

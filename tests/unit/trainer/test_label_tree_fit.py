@@ -96,7 +96,7 @@ def test_a_node_with_more_pairs_than_a_tile_is_fitted_as_a_whole(
     whole, _, _ = fitted(700, 8)
     monkeypatch.setattr("motherlode.trainer.label_tree._TILE", 64)
     monkeypatch.setattr("motherlode.trainer.tree_nodes._TILES_AT_ONCE", 3)
-    monkeypatch.setattr("motherlode.trainer.label_tree._MOST_PAIRS", 100)
+    monkeypatch.setattr("motherlode.trainer.label_tree._MOST_INPUTS", 1000)
     tiled, _, _ = fitted(700, 8)
     np.testing.assert_array_equal(tiled.labels_E, whole.labels_E)
     np.testing.assert_allclose(tiled.weights_VK, whole.weights_VK, atol=1e-5)

@@ -119,28 +119,28 @@ class TrainConfig(Section):
     @model_validator(mode="after")
     def _loss_gets_what_it_needs(self) -> Self:
         if needs_log_q(self.loss) and not self.negatives.gives_log_q:
-            raise ValueError(
-                f"negatives with known probabilities (log_q), which loss.kind {self.loss.kind!r} "
-                f"needs and negatives.kind {self.negatives.kind!r} does not give; of those kinds "
-                "that draw at random, those that keep all draws give it"
+            expected = (
+                f"a loss without log_q, which negatives.kind {self.negatives.kind!r} does not give "
+                "here; of those kinds that draw at random, those that keep all draws give it"
             )
+            raise ConfigError("loss.kind", expected=expected, actual=self.loss.kind)
         return self
 
     @model_validator(mode="after")
     def _snm_weights_have_all_labels(self) -> Self:
         weights = getattr(self.loss, "weights", None)
         if isinstance(weights, SnmWeightsConfig) and self.negatives.kind != "uniform":
-            raise ValueError("negatives.kind must be 'uniform' for loss.weights of kind 'snm'")
+            expected = "'uniform' for loss.weights of kind 'snm'"
+            raise ConfigError("negatives.kind", expected=expected, actual=self.negatives.kind)
         return self
 
     @model_validator(mode="after")
     def _cosines_stay_cosines(self) -> Self:
         is_unit = self.labels.normalize and self.encoder.head.normalize
         if self.loss.kind == "cosine_contrastive" and not (is_unit and self.labels.scale == 1.0):
-            raise ValueError(
-                "labels.scale must be 1, labels.normalize and encoder.head.normalize true, "
-                "for the loss 'cosine_contrastive'"
-            )
+            needs = "labels.scale = 1, and labels.normalize and encoder.head.normalize"
+            expected = f"another loss, or what this one needs: {needs}"
+            raise ConfigError("loss.kind", expected=expected, actual=self.loss.kind)
         return self
 
     @model_validator(mode="after")

@@ -71,6 +71,12 @@ class Group:
             reason = str(error).partition("\n")[0]
             raise MotherlodeError(f"another process of this training is gone: {reason}") from error
 
+    def agree(self, answer: bool) -> bool:
+        """What the process of rank 0 answers, in all; each waits here until all have come."""
+        answers = torch.tensor([float(answer and self.rank == 0)])
+        self.add_up(answers)
+        return bool(answers)
+
     def add_up_gradients(self, leaves: Iterable[Tensor]) -> None:
         """Replace the gradients of tensors by their sums over all processes."""
         if self._processes is None:

@@ -36,9 +36,10 @@ from motherlode.trainer.negatives import (
 from motherlode.trainer.tree_nodes import Bools, Doubles, Nodes, fit_nodes
 from motherlode.trainer.whitening import fit_whitening
 
-# Pairs and nodes fitted at once: what a core keeps near itself, and solves in one call.
-_MOST_PAIRS = 1 << 15
-_MOST_NODES = 1 << 12
+# Numbers of pairs, and of the nodes' equations, at once: what a core keeps near itself, and solves
+# in one call.
+_MOST_INPUTS = 17 << 15
+_MOST_COEFFICIENTS = 17**2 << 12
 # Pairs of one matrix product: few enough that BLAS computes it in the thread that asks, so that the
 # threads here do not wait for others, and that the bits do not depend on their number.
 _TILE = 1 << 9
@@ -194,7 +195,8 @@ def _fit_level(
 
     with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as threads:
         fitted_V = (num_pairs_V > 0) & (num_labels_V > 1)
-        list(threads.map(fit, _groups(np.flatnonzero(fitted_V), num_pairs_V)))
+        groups = _groups(np.flatnonzero(fitted_V), num_pairs_V, pairs.sums_LD.shape[1])
+        list(threads.map(fit, groups))
     _split_unseen(split_VM, counts_VM > 0, num_labels_V)
     # Nothing is known of what stands below a node without a pair: its labels are equally likely.
     empty = (num_pairs_V == 0) & (num_labels_V > 1)
@@ -204,12 +206,13 @@ def _fit_level(
     return parameters_VD, split_VM
 
 
-def _groups(nodes: IntArray, num_pairs_V: IntArray) -> Iterator[IntArray]:
+def _groups(nodes: IntArray, num_pairs_V: IntArray, width: int) -> Iterator[IntArray]:
     """The nodes in groups to be fitted together, of like size, so that padding stays small."""
+    most_pairs, most_nodes = _MOST_INPUTS // width, max(1, _MOST_COEFFICIENTS // width**2)
     nodes = nodes[np.argsort(-num_pairs_V[nodes], kind="stable")]
     start = 0
     while start < len(nodes):
-        count = min(_MOST_NODES, max(1, _MOST_PAIRS // int(num_pairs_V[nodes[start]])))
+        count = min(most_nodes, max(1, most_pairs // int(num_pairs_V[nodes[start]])))
         yield nodes[start : start + count]
         start += count
 

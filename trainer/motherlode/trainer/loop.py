@@ -87,7 +87,7 @@ class TrainingLoop:
     """Trains a model on examples, in place.
 
     What negatives are drawn from is fitted to the examples when the loop is built, once. That takes
-    no checkpoint: a run that is resumed fits the same bits again.
+    no checkpoint: a run that is resumed with as many threads fits the same bits again.
 
     Attributes:
         num_steps: Of the whole run.

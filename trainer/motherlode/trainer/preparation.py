@@ -117,7 +117,8 @@ def featurize(config: TrainConfig, train: Dataset) -> Featurized:
     label_texts = _label_texts(config, train.labels)
     featurizer = new_featurizer(config, train.queries, label_texts)
     learned_from = LabelledFeatures(featurizer.transform(train.queries), train.positives)
-    return Featurized(featurizer, learned_from, _label_features(featurizer, label_texts))
+    label_features = _label_features(featurizer, label_texts, config.labels.embedding)
+    return Featurized(featurizer, learned_from, label_features)
 
 
 def _label_texts(config: TrainConfig, labels: LabelTable) -> Sequence[str]:
@@ -132,15 +133,20 @@ def _label_texts(config: TrainConfig, labels: LabelTable) -> Sequence[str]:
     return labels.texts
 
 
-def _label_features(featurizer: Featurizer, texts: Sequence[str]) -> SparseQueries | None:
+def _label_features(
+    featurizer: Featurizer, texts: Sequence[str], embedding: str
+) -> SparseQueries | None:
     if not texts:
         return None
     features = featurizer.transform(TextQueries(texts))
     assert isinstance(features, SparseQueries)
     num_empty = int((np.diff(features.indptr) == 0).sum())
+    if num_empty == len(texts):
+        expected = "'free' for labels whose texts have no feature"
+        raise ConfigError("labels.embedding", expected=expected, actual=embedding)
     if num_empty:
         logger.warning(
-            "label texts without any feature: %s; these labels cannot be found by their texts",
+            "label texts without any feature: %s; what these labels get from their texts is zeros",
             f"{num_empty:,}",
         )
     return features

@@ -216,7 +216,11 @@ def _no_lap(_part: str) -> None:
 def most_negatives(config: AnyNegativesConfig, num_labels: int) -> int:
     """The most negatives, masked ones included, that a loss sees for a query."""
     drawn = num_labels if isinstance(config, InBatchConfig) else config.num_candidates
-    return min(config.num_kept or drawn, num_labels)
+    kept = config.num_kept or drawn
+    # These kinds may draw a label again.
+    return (
+        kept if isinstance(config, FrequencyConfig | AdversarialConfig) else min(kept, num_labels)
+    )
 
 
 def new_sampler(

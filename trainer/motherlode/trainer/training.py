@@ -107,8 +107,7 @@ def train_beside(request: TrainingRequest, display: RunDisplay, group: Group) ->
     data = prepare(request.config, request.data)
     checkpoints = _checkpoints(request, parent, data)
     loop = _loop(request, parent, data, checkpoints, display, group)[1]
-    if request.resume and checkpoints.exists:
-        loop.resume()
+    _resume(request, checkpoints, loop, group)
     loop.run()
 
 
@@ -142,7 +141,7 @@ def _train_and_publish(
     data = prepare(request.config, request.data)
     checkpoints = _checkpoints(request, parent, data)
     model, loop = _loop(request, parent, data, checkpoints, display, group)
-    _resume(request, checkpoints, loop)
+    _resume(request, checkpoints, loop, group or Group())
     trained_from = time.monotonic()
     progress = loop.run()
     train_s = time.monotonic() - trained_from
@@ -161,13 +160,19 @@ def _train_and_publish(
     )
 
 
-def _resume(request: TrainingRequest, checkpoints: CheckpointFolder, loop: TrainingLoop) -> None:
-    folder = _checkpoint_folder(request)
-    if request.resume and checkpoints.exists:
+def _resume(
+    request: TrainingRequest, checkpoints: CheckpointFolder, loop: TrainingLoop, group: Group
+) -> None:
+    folder, is_there = _checkpoint_folder(request), checkpoints.exists
+    if group.agree(request.resume and is_there):
         loop.resume()
+        # Nobody goes on, and in the end removes the checkpoint, before all have read it.
+        group.agree(True)
+    elif group.rank:
+        return
     elif request.resume:
         logger.warning("%s holds no checkpoint: the run starts at its beginning", folder)
-    elif checkpoints.exists:
+    elif is_there:
         logger.warning(
             "%s holds the checkpoint of a run that was cut off, which --resume would go on with; "
             "this run starts anew and overwrites it",

@@ -15,7 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from torch import Tensor
 from typing_extensions import override
 
-from motherlode.core.errors import InvalidInputError
+from motherlode.core.errors import ConfigError, InvalidInputError
 from motherlode.core.rankers import LabelTree, Whitening
 from motherlode.core.rankers.correction import check_projection
 from motherlode.trainer.negatives.config import LabelTreeConfig
@@ -36,14 +36,15 @@ class AdversarialConfig(BaseModel):
 
     kind: Literal["adversarial"] = "adversarial"
     # The paper draws one. More of them cost less than as many more queries, and vary less.
-    num_candidates: int = Field(default=32, ge=1)
+    num_candidates: int = Field(default=32, ge=1, le=1 << 16)
     keep: int | None = Field(default=None, ge=1)
     tree: LabelTreeConfig = LabelTreeConfig()
 
     @model_validator(mode="after")
     def _keep_is_among_candidates(self) -> Self:
         if self.keep is not None and self.keep > self.num_candidates:
-            raise ValueError(f"keep must be <= num_candidates ({self.num_candidates})")
+            expected = f"at most num_candidates ({self.num_candidates})"
+            raise ConfigError("negatives.keep", expected=expected, actual=self.keep)
         return self
 
     @property

@@ -6,13 +6,15 @@ from typing import Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from motherlode.core.errors import ConfigError
+
 
 class LabelTreeConfig(BaseModel):
     """How p_n(y|x) is fitted, see `fit_label_tree`; the defaults are the paper's."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    num_components: int = Field(default=16, ge=1, le=1024, description="k, whitened components")
+    num_components: int = Field(default=16, ge=1, le=256, description="k, whitened components")
     # Outside of these bounds the nodes' equations have no solution that float64 can hold.
     regularization: float = Field(default=0.1, ge=1e-9, le=1e9, description="lambda_n of eq. (8)")
     max_rounds: int = Field(default=50, ge=1, description="splits tried at a node")
@@ -29,14 +31,15 @@ class DrawsConfig(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    num_candidates: int = Field(default=2048, ge=1)
+    num_candidates: int = Field(default=2048, ge=1, le=1 << 24)
     keep: int = Field(default=64, ge=1)
     shared: bool = True
 
     @model_validator(mode="after")
     def _keep_is_among_candidates(self) -> Self:
         if self.keep > self.num_candidates:
-            raise ValueError(f"keep must be <= num_candidates ({self.num_candidates})")
+            expected = f"at most num_candidates ({self.num_candidates})"
+            raise ConfigError("negatives.keep", expected=expected, actual=self.keep)
         return self
 
     @property

@@ -12,6 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from torch import Tensor
 from typing_extensions import override
 
+from motherlode.core.errors import ConfigError
 from motherlode.core.index import IndexConfig, IvfFlatConfig, LabelIndex, build_index
 from motherlode.trainer.negatives.draws import draw_distinct
 from motherlode.trainer.negatives.sampler import Batch, HasLabels, Negatives, NegativeSampler
@@ -33,7 +34,7 @@ class NearestConfig(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     kind: Literal["nearest"] = "nearest"
-    num_candidates: int = Field(default=128, ge=1)
+    num_candidates: int = Field(default=128, ge=1, le=1 << 16)
     uniform_share: float = Field(default=0.5, ge=0, lt=1)
     num_mined: int = Field(default=128, ge=1)
     refresh_steps: int = Field(default=500, ge=1)
@@ -43,7 +44,8 @@ class NearestConfig(BaseModel):
     @model_validator(mode="after")
     def _there_are_enough_of_each(self) -> Self:
         if self.keep is not None and self.keep > self.num_candidates:
-            raise ValueError(f"keep must be <= num_candidates ({self.num_candidates})")
+            expected = f"at most num_candidates ({self.num_candidates})"
+            raise ConfigError("negatives.keep", expected=expected, actual=self.keep)
         if self.num_hard == 0:
             raise ValueError(
                 f"uniform_share must leave at least 1 of num_candidates ({self.num_candidates})"

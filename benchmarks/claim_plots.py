@@ -8,6 +8,8 @@ from pathlib import Path
 
 import matplotlib.pyplot as plt
 import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 from trials import Trial
 
 Result = tuple[str, str, list[Trial]]
@@ -32,7 +34,7 @@ def plot_figures(path: Path, results: list[Result]) -> None:
             axis.errorbar(names, means, deviations, marker="o", capsize=3, label=group)
         axis.set_title(title)
         axis.grid(alpha=0.3)
-    axes[0].legend(fontsize="small")
+    _add_legend(figure, axes[0])
     figure.savefig(path)
 
 
@@ -48,7 +50,7 @@ def plot_curves(path: Path, results: list[Result]) -> None:
         axis.set_xlabel("processor seconds of training")
         axis.set_title(f"{shown} on 2,000 test queries, per cent")
         axis.grid(alpha=0.3)
-    axes[0].legend(fontsize="small")
+    _add_legend(figure, axes[0])
     figure.savefig(path)
 
 
@@ -65,8 +67,14 @@ def plot_groups(path: Path, results: list[Result]) -> None:
     axis.set_xticks(np.arange(len(groups)), groups)
     axis.set_xlabel("training queries of the most frequent true label")
     axis.set_title("P@1 on test queries, per cent")
-    axis.legend(fontsize="small")
+    _add_legend(figure, axis)
     figure.savefig(path)
+
+
+def _add_legend(figure: Figure, axis: Axes) -> None:
+    """Below the panels, where it hides nothing."""
+    handles, labels = axis.get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside lower center", ncols=3, fontsize="small")
 
 
 def _name(group: str, name: str) -> str:

@@ -38,7 +38,7 @@ def run_all(scratch: Path, debian: Path | None) -> None:
     run("training_cost.py")
     run("many_labels.py")
     if debian:
-        run("step.py", "debian", debian)
+        run("step.py", "debian", debian, "--set", "loop.matmul=float32")
         run("step.py", "debian", debian, "--set", "loop.matmul=bfloat16")
     run("features.py", data)
     run("index.py")

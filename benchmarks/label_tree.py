@@ -8,12 +8,11 @@ the power of 0.8). Each figure is measured once.
 from __future__ import annotations
 
 import argparse
-import resource
 import time
 
 import numpy as np
 import torch
-from machine import print_result
+from machine import peak_gib, print_result
 
 from motherlode.core.queries import FloatArray, IntArray, SparseQueries
 from motherlode.core.rankers import LabelTree, Whitening
@@ -117,11 +116,6 @@ def draw_ms(tree: LabelTree, sparse: SparseQueries, draws: int) -> float:
 def seconds_since(start: float) -> float:
     """Wall time since then."""
     return round(time.perf_counter() - start, 1)
-
-
-def peak_gib() -> float:
-    """The most memory that this process has held."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
 
 
 if __name__ == "__main__":

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import platform
+import resource
 from importlib.metadata import version
 from pathlib import Path
 
@@ -27,6 +28,11 @@ def machine() -> dict[str, object]:
         "python": platform.python_version(),
         **{name: version(name) for name in PACKAGES},
     }
+
+
+def peak_gib() -> float:
+    """The most memory that this process has had so far."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
 
 
 def print_result(name: str, columns: list[str], rows: list[list[object]]) -> None:

@@ -10,13 +10,13 @@ Usage: python benchmarks/many_labels.py [--labels N] [--width N] [--steps N]
 from __future__ import annotations
 
 import argparse
-import resource
 import statistics
 import time
 
 import numpy as np
 import torch
-from machine import print_result
+from machine import peak_gib, print_result
+from random_queries import random_features
 
 from motherlode.core.index import ExactConfig, build_index
 from motherlode.core.queries import SparseQueries
@@ -26,7 +26,7 @@ from motherlode.trainer.data import PositiveRows
 from motherlode.trainer.model import new_model
 from motherlode.trainer.step import Step, new_sampler
 
-NUM_QUERIES, NUM_FEATURES, FEATURES_A_QUERY = 50_000, 300_000, 24
+NUM_QUERIES, NUM_FEATURES = 50_000, 300_000
 
 COLUMNS = ["labels", "width", "table GiB", "start s", "ms a step", "loss at first and last step"]
 COLUMNS += ["peak GiB", "peak with a validation GiB"]
@@ -67,13 +67,7 @@ def main() -> None:
 def random_data(num_labels: int) -> tuple[SparseQueries, PositiveRows]:
     """Queries with features and a label at random."""
     rng = np.random.default_rng(0)
-    entries = NUM_QUERIES * FEATURES_A_QUERY
-    features = SparseQueries(
-        np.arange(0, entries + 1, FEATURES_A_QUERY, dtype=np.int64),
-        rng.integers(NUM_FEATURES, size=entries),
-        rng.random(entries, dtype=np.float32),
-        NUM_FEATURES,
-    )
+    features = random_features(rng, NUM_QUERIES, NUM_FEATURES)
     # About ten queries a label that has any: more than one, so that there is something to learn.
     labels = rng.choice(rng.integers(num_labels, size=NUM_QUERIES // 10), size=NUM_QUERIES)
     return features, PositiveRows(np.arange(NUM_QUERIES + 1, dtype=np.int64), labels)
@@ -84,11 +78,6 @@ def timed(step: Step, source: BatchSource, number: int) -> tuple[float, float]:
     began = time.perf_counter()
     loss = step.run(number, source.batch(number))
     return loss, time.perf_counter() - began
-
-
-def peak_gib() -> float:
-    """The most memory that this process has had so far."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
 
 
 if __name__ == "__main__":

@@ -14,8 +14,8 @@ import time
 import numpy as np
 import torch
 from machine import print_result
+from random_queries import random_features
 
-from motherlode.core.queries import SparseQueries
 from motherlode.trainer.batches import BatchSource
 from motherlode.trainer.config import TrainConfig
 from motherlode.trainer.data import PositiveRows
@@ -24,20 +24,13 @@ from motherlode.trainer.step import Step, new_sampler
 
 SIZES = ((30_000, 300_000), (1_000_000, 300_000), (30_000, 3_000_000))
 NUM_QUERIES = 100_000
-FEATURES_A_QUERY = 24
 ROUNDS, STEPS = 7, 12
 
 
 def runner(num_labels: int, num_features: int) -> tuple[Step, BatchSource]:
     """A run on random data of this size."""
     rng = np.random.default_rng(0)
-    entries = NUM_QUERIES * FEATURES_A_QUERY
-    features = SparseQueries(
-        np.arange(0, entries + 1, FEATURES_A_QUERY, dtype=np.int64),
-        rng.integers(num_features, size=entries),
-        rng.random(entries, dtype=np.float32),
-        num_features,
-    )
+    features = random_features(rng, NUM_QUERIES, num_features)
     positives = PositiveRows(
         np.arange(NUM_QUERIES + 1, dtype=np.int64), rng.integers(num_labels, size=NUM_QUERIES)
     )

@@ -23,6 +23,7 @@ from motherlode.trainer.checkpoint import Point
 from motherlode.trainer.config import TrainConfig
 from motherlode.trainer.data import Dataset
 from motherlode.trainer.evaluation import evaluate
+from motherlode.trainer.hits import Judged, true_hits
 from motherlode.trainer.loop import TrainingLoop, Validation
 from motherlode.trainer.model import new_model
 from motherlode.trainer.preparation import Featurized, featurize
@@ -164,12 +165,12 @@ def figures_of(top: TopK, part: Dataset, num_train: int) -> dict[str, float]:
 
 def precision_by_group(top: TopK, part: Dataset, counts_L: IntArray) -> dict[str, float]:
     """P@1 of queries by the training queries of their most frequent true label, per cent."""
-    first = np.concatenate([[0], np.cumsum(top.counts)[:-1]])
+    judged = Judged.of(top, part.positives, part.num_true)
+    hits = true_hits(judged, len(counts_L))
     is_hit, most = np.zeros(len(part), np.bool_), np.zeros(len(part), np.int64)
-    for row in range(len(part)):
-        true = part.positives.indices[part.positives.indptr[row] : part.positives.indptr[row + 1]]
-        most[row] = counts_L[true].max(initial=0)
-        is_hit[row] = top.counts[row] > 0 and top.labels[first[row]] in true
+    is_hit[hits.rows[hits.ranks == 0]] = True
+    rows, labels = judged.true_pairs()
+    np.maximum.at(most, rows, counts_L[labels])
     groups = {}
     for name, (low, high) in GROUPS.items():
         chosen = (low <= most) & (most <= high)

@@ -95,10 +95,8 @@ class Bundle:
         """
         if LABEL_ENCODER_FILE not in self.manifest.files:
             return self.encoder
-        head = self.encoder.config.head.model_copy(update={"hidden": 0, "dropout": 0.0})
-        config = {**self.encoder.config.model_dump(), "head": head.model_dump()}
-        path = self.path / LABEL_ENCODER_FILE
-        return load_encoder(path, config, self.encoder.num_features)
+        config = self.encoder.config.without_network().model_dump()
+        return load_encoder(self.path / LABEL_ENCODER_FILE, config, self.encoder.num_features)
 
     def training_state(self) -> dict[str, FloatArray]:
         """Arrays that a warm start takes over, by name; empty where the bundle has none.

@@ -15,7 +15,7 @@ from typing import final
 import torch
 from torch import Tensor
 
-from motherlode.core.encoders import BagEncoderConfig, HeadConfig, QueryEncoder
+from motherlode.core.encoders import QueryEncoder
 from motherlode.core.queries import SparseQueries
 from motherlode.trainer.batches import take_features
 from motherlode.trainer.config import TrainConfig
@@ -115,9 +115,3 @@ def has_own_text_encoder(config: TrainConfig) -> bool:
     """Whether label texts have an encoder that is not the queries'."""
     labels = config.labels
     return labels.embedding != "free" and labels.text_encoder == "own"
-
-
-def own_encoder_config(config: TrainConfig) -> BagEncoderConfig:
-    """An own encoder of label texts: the queries' without the residual network."""
-    head = HeadConfig(normalize=config.encoder.head.normalize)
-    return BagEncoderConfig(width=config.encoder.width, head=head)

@@ -124,7 +124,8 @@ class TrainingLoop:
         self._model = model
         self._validation = validation
         self._checkpoints = checkpoints
-        self._saves = checkpoints is not None and (group is None or group.rank == 0)
+        group = group or Group()
+        self._saves = checkpoints is not None and group.rank == 0
         self._display = display
         self._source = BatchSource(
             train.features, train.positives, config.loop.batch_size, config.seed

@@ -27,7 +27,6 @@ from motherlode.trainer.label_text import (
     LabelText,
     Rows,
     has_own_text_encoder,
-    own_encoder_config,
 )
 from motherlode.trainer.optim import RowTable
 from motherlode.trainer.products import unit_rows
@@ -217,7 +216,7 @@ def _new_label_text(
     if not has_own_text_encoder(config):
         return LabelText(features, encoder, table, is_shared=True)
     own = RowTable(table.weights_RD.clone())
-    own_encoder = new_encoder(own_encoder_config(config), own.weights_RD, torch.Generator())
+    own_encoder = new_encoder(config.encoder.without_network(), own.weights_RD, torch.Generator())
     return LabelText(features, own_encoder, own, is_shared=False)
 
 

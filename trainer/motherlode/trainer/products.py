@@ -106,7 +106,7 @@ def score(
     places_BK = negatives.places_BK
     if places_BK is None or len(places_BK) == 1:
         num_negatives = len(negatives.labels_N)
-        scores_P, scores_BN = shared_scores(
+        scores_P, scores_BN = _SharedScores.apply(  # type: ignore[no-untyped-call]
             queries_BD, labels_MD, num_negatives, places_P, rows_P, dtype
         )
         return scores_P, scores_BN if places_BK is None else scores_BN.index_select(1, places_BK[0])
@@ -117,36 +117,12 @@ def score(
     return scores_P, torch.bmm(negatives_BKD, queries_BD[:, :, None]).squeeze(2)
 
 
-def shared_scores(
-    queries_BD: Tensor,
-    labels_MD: Tensor,
-    num_negatives: int,
-    places_P: Tensor,
-    rows_P: Tensor,
-    dtype: torch.dtype | None,
-) -> tuple[Tensor, Tensor]:
+class _SharedScores(Function):
     """Inner products of positives with their queries, and of all queries with shared negatives.
 
     There are no second derivatives.
-
-    Args:
-        queries_BD: float [B, D].
-        labels_MD: float [M, D], the N negatives first.
-        num_negatives: N.
-        places_P: int64 [P], row of each positive in labels_MD.
-        rows_P: int64 [P], which query each positive belongs to, ascending.
-        dtype: As for `score`.
-
-    Returns:
-        float [P] and float [B, N].
     """
-    scores: tuple[Tensor, Tensor] = _SharedScores.apply(  # type: ignore[no-untyped-call]
-        queries_BD, labels_MD, num_negatives, places_P, rows_P, dtype
-    )
-    return scores
 
-
-class _SharedScores(Function):
     @staticmethod
     @override
     def forward(

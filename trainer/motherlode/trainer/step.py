@@ -80,7 +80,7 @@ class Step:
         self._num_steps = num_steps
         self._regularizer = regularizer
         self._lr_factor = lr_factor
-        self._group = Group() if group is None else group
+        self._group = group or Group()
         self._matmul = matmul_dtype(config.loop.matmul)
         self.lap: Callable[[str], None] = _no_lap
         num_labels = model.num_labels

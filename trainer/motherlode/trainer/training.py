@@ -94,7 +94,7 @@ def train_and_publish(
     repository = Repository(request.repository)
     repository.check_publish(request.model, keep=request.keep)
     with claim(_checkpoint_folder(request)):
-        return _train_and_publish(request, repository, display, group)
+        return _train_and_publish(request, repository, display, group or Group())
 
 
 def train_beside(request: TrainingRequest, display: RunDisplay, group: Group) -> None:
@@ -117,7 +117,7 @@ def _loop(
     data: TrainingData,
     checkpoints: CheckpointFolder,
     display: RunDisplay,
-    group: Group | None,
+    group: Group,
 ) -> tuple[Model, TrainingLoop]:
     model = _model(request.config, parent, data)
     loop = TrainingLoop(
@@ -134,14 +134,14 @@ def _loop(
 
 
 def _train_and_publish(
-    request: TrainingRequest, repository: Repository, display: RunDisplay, group: Group | None
+    request: TrainingRequest, repository: Repository, display: RunDisplay, group: Group
 ) -> TrainingOutcome:
     started = time.monotonic()
     parent = _parent(request, repository)
     data = prepare(request.config, request.data)
     checkpoints = _checkpoints(request, parent, data)
     model, loop = _loop(request, parent, data, checkpoints, display, group)
-    _resume(request, checkpoints, loop, group or Group())
+    _resume(request, checkpoints, loop, group)
     trained_from = time.monotonic()
     progress = loop.run()
     train_s = time.monotonic() - trained_from

@@ -8,7 +8,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from pathlib import Path
-from typing import ClassVar
+from typing import ClassVar, Self
 
 from pydantic import BaseModel, ConfigDict, Field
 from safetensors.torch import save_file
@@ -26,6 +26,10 @@ class EncoderConfig(BaseModel):
     kind: str
     width: int = Field(default=256, ge=1, le=65536, description="D, width of the embeddings")
     head: HeadConfig = HeadConfig()
+
+    def without_network(self) -> Self:
+        """The same encoder without a residual network, as an own one of label texts is."""
+        return self.model_copy(update={"head": HeadConfig(normalize=self.head.normalize)})
 
 
 class QueryEncoder(ABC):

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from motherlode.core.errors import ConfigError, InvalidInputError
 from motherlode.trainer.losses.snm_weights import snm_weights
+from motherlode.trainer.masks import lowest_where_masked
 
 
 class AllWeightsConfig(BaseModel):
@@ -121,12 +122,8 @@ class RankWeights:
             )
         if self._num_ranks is None:
             return negatives_BK, mask_BK
-        lowest = torch.finfo(negatives_BK.dtype).min
-        order_BR = torch.topk(
-            negatives_BK.detach().masked_fill(~mask_BK, lowest),
-            min(self._num_ranks, num_negatives),
-            dim=1,
-        ).indices
+        eligible_BK = lowest_where_masked(negatives_BK, mask_BK)
+        order_BR = torch.topk(eligible_BK, min(self._num_ranks, num_negatives), dim=1).indices
         return negatives_BK.gather(1, order_BR), mask_BK.gather(1, order_BR)
 
     def of(self, ranked_BR: Tensor, mask_BR: Tensor) -> Tensor:

@@ -7,55 +7,39 @@ Shapes: B queries in a batch, K draws a query, N distinct labels drawn, P positi
 
 from __future__ import annotations
 
-from typing import Literal, NamedTuple, Self, final
+from typing import Literal, NamedTuple, final
 
 import numpy as np
 import torch
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field
 from torch import Tensor
 from typing_extensions import override
 
-from motherlode.core.errors import ConfigError, InvalidInputError
+from motherlode.core.errors import InvalidInputError
 from motherlode.core.rankers import LabelTree, Whitening
 from motherlode.core.rankers.correction import check_projection
-from motherlode.trainer.negatives.config import LabelTreeConfig
-from motherlode.trainer.negatives.sampler import Batch, HasLabels, Negatives, NegativeSampler
+from motherlode.trainer.negatives.config import CandidatesConfig, LabelTreeConfig
+from motherlode.trainer.negatives.sampler import (
+    Batch,
+    HasLabels,
+    Negatives,
+    NegativeSampler,
+    mask_own_positives,
+)
 
 
 @final
-class AdversarialConfig(BaseModel):
+class AdversarialConfig(CandidatesConfig):
     """Draws of each query from a label tree that is fitted to the training data.
 
     Attributes:
-        num_candidates: Draws for a query.
-        keep: The highest-scoring ones that each query keeps; None or num_candidates keeps all.
         tree: How the label tree is fitted.
     """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     kind: Literal["adversarial"] = "adversarial"
     # The paper draws one. More of them cost less than as many more queries, and vary less.
     num_candidates: int = Field(default=32, ge=1, le=1 << 16)
-    keep: int | None = Field(default=None, ge=1)
     tree: LabelTreeConfig = LabelTreeConfig()
-
-    @model_validator(mode="after")
-    def _keep_is_among_candidates(self) -> Self:
-        if self.keep is not None and self.keep > self.num_candidates:
-            expected = f"at most num_candidates ({self.num_candidates})"
-            raise ConfigError("negatives.keep", expected=expected, actual=self.keep)
-        return self
-
-    @property
-    def num_kept(self) -> int | None:
-        """How many of the hardest a query keeps; None for all."""
-        return None if self.keep == self.num_candidates else self.keep
-
-    @property
-    def gives_log_q(self) -> bool:
-        """Whether the negatives come with their probabilities: only if all draws are kept."""
-        return self.num_kept is None
 
 
 @final
@@ -117,14 +101,8 @@ class AdversarialSampler(NegativeSampler):
         log_q_P = self.tree.log_prob(projected, batch.rows_P.numpy(), batch.positives_P.numpy())
         return Negatives(
             labels_N,
-            self._mask_positives(batch, draws_BK),
+            mask_own_positives(batch, draws_BK),
             places_BK=places_BK,
             log_q_BK=torch.from_numpy(log_probs),
             log_q_P=torch.from_numpy(log_q_P),
         )
-
-    def _mask_positives(self, batch: Batch, draws_BK: Tensor) -> Tensor:
-        """False where a draw is a positive of its query: bool [B, K]."""
-        rows_B1 = torch.arange(len(draws_BK))[:, None]
-        pairs_P = batch.rows_P * self.tree.num_labels + batch.positives_P
-        return ~torch.isin(rows_B1 * self.tree.num_labels + draws_BK, pairs_P)

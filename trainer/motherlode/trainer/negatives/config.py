@@ -20,24 +20,22 @@ class LabelTreeConfig(BaseModel):
     max_rounds: int = Field(default=50, ge=1, description="splits tried at a node")
 
 
-class DrawsConfig(BaseModel):
-    """Draws from one proposal, of which each query keeps the hardest.
+class CandidatesConfig(BaseModel):
+    """Candidates of which each query keeps the hardest.
 
     Attributes:
-        num_candidates: Draws for a query.
-        keep: The highest-scoring ones that each query keeps; num_candidates keeps all.
-        shared: Whether the queries of a batch have the same draws, or each its own.
+        num_candidates: Candidates of a query.
+        keep: The highest-scoring ones that each query keeps; None or num_candidates keeps all.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    num_candidates: int = Field(default=2048, ge=1, le=1 << 24)
-    keep: int = Field(default=64, ge=1)
-    shared: bool = True
+    num_candidates: int = Field(ge=1)
+    keep: int | None = Field(default=None, ge=1)
 
     @model_validator(mode="after")
     def _keep_is_among_candidates(self) -> Self:
-        if self.keep > self.num_candidates:
+        if self.keep is not None and self.keep > self.num_candidates:
             expected = f"at most num_candidates ({self.num_candidates})"
             raise ConfigError("negatives.keep", expected=expected, actual=self.keep)
         return self
@@ -51,3 +49,15 @@ class DrawsConfig(BaseModel):
     def gives_log_q(self) -> bool:
         """Whether the negatives come with their probabilities: only if all draws are kept."""
         return self.num_kept is None
+
+
+class DrawsConfig(CandidatesConfig):
+    """Draws from one proposal.
+
+    Attributes:
+        shared: Whether the queries of a batch have the same draws, or each its own.
+    """
+
+    num_candidates: int = Field(default=2048, ge=1, le=1 << 24)
+    keep: int = Field(default=64, ge=1)
+    shared: bool = True

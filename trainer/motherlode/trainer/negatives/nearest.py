@@ -8,44 +8,36 @@ from __future__ import annotations
 from typing import ClassVar, Literal, Self, final
 
 import torch
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
 from torch import Tensor
 from typing_extensions import override
 
-from motherlode.core.errors import ConfigError
 from motherlode.core.index import IndexConfig, IvfFlatConfig, LabelIndex, build_index
+from motherlode.trainer.negatives.config import CandidatesConfig
 from motherlode.trainer.negatives.draws import draw_distinct
 from motherlode.trainer.negatives.sampler import Batch, HasLabels, Negatives, NegativeSampler
 
 
 @final
-class NearestConfig(BaseModel):
+class NearestConfig(CandidatesConfig):
     """Each query's nearest labels by a periodically rebuilt index.
 
     Attributes:
-        num_candidates: Candidates of a query, mined and uniform ones together.
-        uniform_share: Part of them that is drawn uniformly from all labels.
+        uniform_share: Part of the candidates that is drawn uniformly from all labels.
         num_mined: Nearest labels of a query out of which the other candidates are drawn.
         refresh_steps: Steps after which the index is built anew.
-        keep: The highest-scoring candidates that each query keeps; None keeps all.
         index: Family and settings of the index.
     """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     kind: Literal["nearest"] = "nearest"
     num_candidates: int = Field(default=128, ge=1, le=1 << 16)
     uniform_share: float = Field(default=0.5, ge=0, lt=1)
     num_mined: int = Field(default=128, ge=1)
     refresh_steps: int = Field(default=500, ge=1)
-    keep: int | None = Field(default=None, ge=1)
     index: IndexConfig = IvfFlatConfig()
 
     @model_validator(mode="after")
     def _there_are_enough_of_each(self) -> Self:
-        if self.keep is not None and self.keep > self.num_candidates:
-            expected = f"at most num_candidates ({self.num_candidates})"
-            raise ConfigError("negatives.keep", expected=expected, actual=self.keep)
         if self.num_hard == 0:
             raise ValueError(
                 f"uniform_share must leave at least 1 of num_candidates ({self.num_candidates})"
@@ -67,11 +59,7 @@ class NearestConfig(BaseModel):
         return self.num_candidates - self.num_uniform
 
     @property
-    def num_kept(self) -> int | None:
-        """How many of the hardest a query keeps; None for all."""
-        return self.keep
-
-    @property
+    @override
     def gives_log_q(self) -> bool:
         """What an index finds is no draw with a known probability."""
         return False

@@ -72,7 +72,7 @@ class Negatives:
         """
         labels_N, places_BK = torch.unique(labels_BK, return_inverse=True)
         if len(labels_BK) > 1:
-            return cls(labels_N, _no_positives(batch, labels_BK), places_BK)
+            return cls(labels_N, mask_own_positives(batch, labels_BK), places_BK)
         mask_BN = mask_positives(batch, labels_N)
         if len(labels_N) == places_BK.shape[1]:
             return cls(labels_N, mask_BN)
@@ -161,11 +161,15 @@ def mask_positives(batch: Batch, labels_N: Tensor) -> Tensor:
     return mask_BN
 
 
-def _no_positives(batch: Batch, labels_BK: Tensor) -> Tensor:
+def mask_own_positives(batch: Batch, labels_BK: Tensor) -> Tensor:
     """False where a query's own label is a positive of it: bool [B, K].
 
     Where queries have labels of their own, a table of all queries by all of labels_N would be up to
     B times as large as what is drawn.
+
+    Args:
+        batch: The queries and their positives.
+        labels_BK: int64 [B, K], each query's own, in any order.
     """
     rows_B1 = torch.arange(len(labels_BK))[:, None]
     keys_BK = (rows_B1 << _LABEL_BITS) | labels_BK

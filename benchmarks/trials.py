@@ -131,7 +131,7 @@ def run_trial(config: TrainConfig, train: Dataset, part: Dataset) -> Trial:
     loop = TrainingLoop(config, model, examples, validation, checkpoints=None, display=clock)
     loop.run()
     index = build_index(ExactConfig(), model.label_embeddings(), seed=0)
-    path = QueryPath(featurizer, model.frozen_encoder(), index, loop.ranker)
+    path = QueryPath(featurizer, model.frozen_encoder(), index, loop.correction)
     top = path.top_k(part.queries, max(KS))
     seen = train.rows(sample(len(train), len(some)))
     return Trial(

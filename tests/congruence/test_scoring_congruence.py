@@ -29,8 +29,9 @@ MODELS = {
     "exact": {"index_kind": "exact"},
     "ivf_flat": {"index_kind": "ivf_flat"},
     "hnsw": {"index_kind": "hnsw"},
-    "exact-ranked": {"index_kind": "exact", "is_ranked": True},
-    "hnsw-ranked": {"index_kind": "hnsw", "is_ranked": True},
+    "exact-corrected": {"index_kind": "exact", "ranker_kind": "tree_correction"},
+    "hnsw-corrected": {"index_kind": "hnsw", "ranker_kind": "tree_correction"},
+    "hnsw-classified": {"index_kind": "hnsw", "ranker_kind": "sparse_linear"},
 }
 
 

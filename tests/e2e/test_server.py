@@ -278,7 +278,7 @@ async def test_the_server_tells_its_limits_and_models(repository: Path) -> None:
 
 
 async def test_a_ranked_model_times_its_ranking_and_takes_no_embeddings(tmp_path: Path) -> None:
-    publish_tiny(tmp_path, is_ranked=True)
+    publish_tiny(tmp_path, ranker_kind="tree_correction")
     async with running_server(tmp_path) as server:
         response = await server.ask("topic7 filler", "other topic3")
         [model] = (await server.info()).models

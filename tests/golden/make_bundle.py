@@ -22,7 +22,7 @@ INDEX_KINDS = ("exact", "hnsw", "ivf_flat")
 def make_bundles(folder: Path) -> None:
     """Writes a bundle of 12 labels for each index family, each with a parent."""
     for kind in INDEX_KINDS:
-        draft = tiny_draft(seed=1, num_labels=12, index_kind=kind, is_ranked=True)
+        draft = tiny_draft(seed=1, num_labels=12, index_kind=kind, ranker_kind="sparse_linear")
         write_bundle(replace(draft, parents={"warm_start": "tiny@1"}), folder / kind)
 
 

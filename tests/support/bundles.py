@@ -24,10 +24,9 @@ from motherlode.core.index import (
 from motherlode.core.labels import LabelTable
 from motherlode.core.manifest import FileEntry, bundle_digest, read_manifest
 from motherlode.core.queries import FloatArray, TextQueries
-from motherlode.core.rankers import LabelTree, TreeCorrection, TreeCorrectionConfig, Whitening
 from motherlode.core.repository import Repository
 from motherlode.core.retriever import QueryPath
-from tests.support.label_trees import random_tree
+from tests.support.rankers import random_ranker
 
 FILLERS = ("filler", "more", "other")
 WIDTH = 16
@@ -47,11 +46,11 @@ def tiny_draft(
     *,
     width: int = WIDTH,
     normalize: bool = True,
-    is_ranked: bool = False,
+    ranker_kind: str | None = None,
 ) -> BundleDraft:
     """A text model that finds label i for the word `topic{i}`; another seed gives other weights.
 
-    With `is_ranked` a ranker changes scores and order, but for the first hit.
+    A ranker changes scores and order, but for the first hit.
     """
     generator = np.random.default_rng(seed)
     labels_LD = _directions(generator, num_labels, width)
@@ -63,7 +62,10 @@ def tiny_draft(
     featurizer = _featurizer(num_labels)
     encoder = _encoder(featurizer, labels_LD, normalize=normalize)
     index = build_index(_INDEX_CONFIGS[index_kind], labels_LD, seed=seed)
-    ranker = tiny_ranker(seed, featurizer.num_features, num_labels) if is_ranked else None
+    ranker = None
+    if ranker_kind is not None:
+        sizes = featurizer.num_features, num_labels
+        ranker = random_ranker(ranker_kind, *sizes, shortlist=SHORTLIST, seed=seed)
     path = QueryPath(featurizer, encoder, index, ranker)
     golden_texts = [f"topic{i} filler" for i in range(min(8, num_labels))]
     return BundleDraft(
@@ -85,19 +87,6 @@ def tiny_draft(
     )
 
 
-def tiny_ranker(seed: int, num_features: int, num_labels: int) -> TreeCorrection:
-    """A correction by a random tree, too small to move the planted label from its first place."""
-    tree = random_tree(num_labels, seed=seed)
-    is_free_V = np.abs(tree.biases_V) < 100
-    biases_V = np.where(is_free_V, tree.biases_V / 4, tree.biases_V).astype(np.float32)
-    tree = LabelTree((tree.weights_VK / 4).astype(np.float32), biases_V, tree.labels_E)
-    generator = np.random.default_rng(seed)
-    table_FK = generator.standard_normal((num_features, tree.num_components)).astype(np.float32)
-    whitening = Whitening(table_FK, np.zeros(tree.num_components, np.float32))
-    config = TreeCorrectionConfig(scale=20.0, shortlist=SHORTLIST)
-    return TreeCorrection(config, whitening, tree)
-
-
 def publish_tiny(
     repository_path: Path,
     model: str = "tiny",
@@ -106,10 +95,10 @@ def publish_tiny(
     num_labels: int = 50,
     index_kind: str = "exact",
     keep: int | None = None,
-    is_ranked: bool = False,
+    ranker_kind: str | None = None,
 ) -> int:
     """Publishes a tiny model and gives its version."""
-    draft = tiny_draft(seed, num_labels, index_kind, is_ranked=is_ranked)
+    draft = tiny_draft(seed, num_labels, index_kind, ranker_kind=ranker_kind)
     return Repository(repository_path).publish(model, draft, keep=keep)
 
 

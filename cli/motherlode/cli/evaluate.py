@@ -11,9 +11,10 @@ from cyclopts import Parameter
 from motherlode.cli.output import print_json, print_note, print_table
 from motherlode.core.repository import Repository, parse_model_ref
 from motherlode.core.retriever import Retriever
+from motherlode.trainer.answers import answers
 from motherlode.trainer.data import Dataset, load_test_file
 from motherlode.trainer.evaluation import DEFAULT_KS, Evaluation, PropensityConfig
-from motherlode.trainer.publishing import answers, evaluate_path
+from motherlode.trainer.publishing import evaluate_path
 
 __all__ = ["evaluate"]
 

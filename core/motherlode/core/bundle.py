@@ -33,6 +33,7 @@ from pydantic import TypeAdapter, ValidationError
 from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
+from motherlode.core.array_file import map_matrix, write_matrix
 from motherlode.core.draft import BundleDraft
 from motherlode.core.encoders import QueryEncoder, load_encoder
 from motherlode.core.errors import BundleError
@@ -59,11 +60,11 @@ from motherlode.core.manifest import (
     Stage,
     check_files,
     list_files,
+    lowest_format_version,
     read_manifest,
 )
-from motherlode.core.matrix_file import map_matrix, write_matrix
 from motherlode.core.queries import EmbeddingQueries, FloatArray
-from motherlode.core.rankers import TreeCorrection
+from motherlode.core.rankers import RANKERS, Ranker, load_ranker
 from motherlode.core.staging import sync_tree
 
 __all__ = ["Bundle", "BundleDraft", "read_bundle", "write_bundle"]
@@ -85,7 +86,7 @@ class Bundle:
     labels_LD: FloatArray
     index: LabelIndex
     golden: Golden
-    ranker: TreeCorrection | None = None
+    ranker: Ranker | None = None
 
     def label_encoder(self) -> QueryEncoder:
         """From the features of a label's text to an embedding: an own encoder, else the queries'.
@@ -258,7 +259,7 @@ def _load_index(folder: Path, manifest: Manifest, labels_LD: FloatArray) -> Labe
     return load_index(config, folder / INDEX_FILE, labels_LD, mmap=True)
 
 
-def _load_ranker(folder: Path, manifest: Manifest) -> TreeCorrection | None:
+def _load_ranker(folder: Path, manifest: Manifest) -> Ranker | None:
     """The ranker that manifest and files agree on, or None if neither has one."""
     has_files = any(name.startswith(f"{RANKER_FOLDER}/") for name in manifest.files)
     if not manifest.has_ranker:
@@ -266,8 +267,9 @@ def _load_ranker(folder: Path, manifest: Manifest) -> TreeCorrection | None:
             raise BundleError(folder / RANKER_FOLDER, "the manifest has no stage ranker")
         return None
     _check_ranker_stage(folder / MANIFEST_FILE, manifest, has_files=has_files)
-    ranker = TreeCorrection.load(folder / RANKER_FOLDER)
-    expected, actual = manifest.stage("ranker").config, ranker.config.model_dump(mode="json")
+    stage = manifest.stage("ranker")
+    ranker = load_ranker(stage.kind, folder / RANKER_FOLDER)
+    expected, actual = stage.config, ranker.config.model_dump(mode="json")
     if expected != actual:
         reason = f"configuration is {actual}, expected {expected}, as in {MANIFEST_FILE}"
         raise BundleError(folder / RANKER_FOLDER, reason)
@@ -276,10 +278,12 @@ def _load_ranker(folder: Path, manifest: Manifest) -> TreeCorrection | None:
 
 def _check_ranker_stage(path: Path, manifest: Manifest, *, has_files: bool) -> None:
     kind, version = manifest.stage("ranker").kind, manifest.format_version
-    if version < 2:
-        raise BundleError(path, f"format_version: expected 2 with a stage ranker, got {version}")
-    if kind != TreeCorrection.kind:
-        raise BundleError(path, f"stages.ranker.kind: expected {TreeCorrection.kind}, got {kind}")
+    if kind not in RANKERS:
+        expected = ", ".join(sorted(RANKERS))
+        raise BundleError(path, f"stages.ranker.kind: expected one of {expected}, got {kind}")
+    if version < (lowest := lowest_format_version(manifest.stages)):
+        reason = f"format_version: expected {lowest} with a stage ranker, got {version}"
+        raise BundleError(path, reason)
     if not has_files:
         raise BundleError(path, f"files: there is a stage ranker and no file in {RANKER_FOLDER}/")
 

@@ -28,9 +28,10 @@ from motherlode.core.manifest import (
     Normalization,
     Stage,
     bundle_digest,
+    lowest_format_version,
 )
 from motherlode.core.queries import FloatArray
-from motherlode.core.rankers import TreeCorrection
+from motherlode.core.rankers import Ranker
 
 # Measured on CPython 3.11 with 300,000 n-grams: the text, and where the text is found again.
 _BYTES_PER_TEXT_FEATURE = 200
@@ -76,7 +77,7 @@ class BundleDraft:
     data_digest: str
     parents: dict[str, str]
     training_state: dict[str, FloatArray] = field(default_factory=dict)
-    ranker: TreeCorrection | None = None
+    ranker: Ranker | None = None
     label_encoder: QueryEncoder | None = None
 
     @property
@@ -91,7 +92,7 @@ class BundleDraft:
         """The manifest of a bundle with these files, written from this draft."""
         stages = _stages(self)
         return Manifest(
-            format_version=1 if self.ranker is None else 2,
+            format_version=lowest_format_version(stages),
             created_at=datetime.now(UTC).replace(microsecond=0),
             written_by=f"motherlode {version('motherlode')}",
             digest=bundle_digest(files, stages),
@@ -114,7 +115,7 @@ class BundleDraft:
 def _stages(draft: BundleDraft) -> tuple[Stage, ...]:
     def stage(
         name: str,
-        part: Featurizer | QueryEncoder | LabelIndex | TreeCorrection,
+        part: Featurizer | QueryEncoder | LabelIndex | Ranker,
         meaning: str | None,
     ) -> Stage:
         config = part.config.model_dump(mode="json")

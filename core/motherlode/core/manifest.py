@@ -15,7 +15,9 @@ from motherlode.core.errors import BundleError, UnsupportedFormatError, shorten
 
 # The highest that is read. A bundle is written as the lowest that can say what it holds, so that
 # older readers go on reading those without a ranker: 2 has a stage `ranker` and its folder.
-FORMAT_VERSION = 2
+FORMAT_VERSION = 3
+# Name and kind of a stage -> the first format version that knows it, where that is not the first.
+_FIRST_VERSIONS = {("ranker", "tree_correction"): 2, ("ranker", "sparse_linear"): 3}
 MANIFEST_FILE = "manifest.json"
 FEATURES_FOLDER = "features"
 ENCODER_FILE = "encoder.safetensors"
@@ -132,7 +134,7 @@ class Memory(_Frozen):
 class Manifest(_Frozen):
     """What one version of a model is; its number is the name of its folder alone."""
 
-    format_version: Literal[1, 2] = 1
+    format_version: int = Field(default=1, ge=1, le=FORMAT_VERSION)
     created_at: datetime
     written_by: str
     digest: Sha256
@@ -174,6 +176,11 @@ class Manifest(_Frozen):
         """Writes `manifest.json` into the bundle's folder."""
         text = json.dumps(self.model_dump(mode="json"), indent=2, ensure_ascii=False)
         (folder / MANIFEST_FILE).write_text(text + "\n", encoding="utf-8")
+
+
+def lowest_format_version(stages: tuple[Stage, ...]) -> int:
+    """The first format version in which a bundle may have such stages."""
+    return max(_FIRST_VERSIONS.get((stage.name, stage.kind), 1) for stage in stages)
 
 
 def bundle_digest(files: dict[str, FileEntry], stages: tuple[Stage, ...]) -> str:

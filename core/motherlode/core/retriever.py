@@ -28,7 +28,7 @@ from motherlode.core.queries import (
     SparseQueries,
 )
 from motherlode.core.query_checks import check_queries, features_too_large, kind_of
-from motherlode.core.rankers import TreeCorrection
+from motherlode.core.rankers import Ranker
 from motherlode.core.repository import Repository
 from motherlode.core.topk import TopK
 
@@ -62,7 +62,7 @@ class QueryPath:
     featurizer: Featurizer
     encoder: QueryEncoder
     index: LabelIndex
-    ranker: TreeCorrection | None = None
+    ranker: Ranker | None = None
 
     def encode(self, queries: Queries) -> FloatArray:
         """Embeddings of the queries: float32 [B, D]."""
@@ -142,7 +142,7 @@ class QueryPath:
         return top
 
     def _rank(
-        self, ranker: TreeCorrection, top: TopK, features: Features, k: int, times: StageTimes
+        self, ranker: Ranker, top: TopK, features: Features, k: int, times: StageTimes
     ) -> TopK:
         started = perf_counter()
         ranked = ranker.rank(top, features, k)

@@ -22,7 +22,8 @@ from motherlode.core.queries import DenseQueries, EmbeddingQueries, TextQueries
 from motherlode.core.rankers import TreeCorrection, TreeCorrectionConfig
 from motherlode.core.retriever import QueryPath, Retriever, StageTimes
 from motherlode.core.topk import TopK
-from tests.support.bundles import SHORTLIST, forge_manifest, tiny_draft, tiny_ranker
+from tests.support.bundles import SHORTLIST, forge_manifest, tiny_draft
+from tests.support.rankers import random_correction
 
 NUM_LABELS = 50
 RANKER_FILES = {
@@ -35,7 +36,7 @@ QUERIES = TextQueries(["topic7 filler", "unheard-of", "topic3 more", "topic9 top
 
 @pytest.fixture(scope="module")
 def draft() -> BundleDraft:
-    return tiny_draft(is_ranked=True)
+    return tiny_draft(ranker_kind="tree_correction")
 
 
 @pytest.fixture
@@ -167,7 +168,7 @@ def test_embeddings_are_refused_for_they_have_no_features(retriever: Retriever) 
 
 
 def test_features_too_large_for_a_finite_score_are_refused() -> None:
-    ranker = tiny_ranker(0, 4, 20)
+    ranker = random_correction(4, 20, SHORTLIST)
     shortlist = TopK(np.arange(20), np.ones(20, np.float32), np.array([20]))
     good = np.ones((1, 4), np.float32)
     assert np.isfinite(ranker.rank(shortlist, DenseQueries(good), 20).scores).all()
@@ -179,7 +180,9 @@ def test_features_too_large_for_a_finite_score_are_refused() -> None:
 
 def test_golden_answers_are_those_of_the_ranker(draft: BundleDraft, folder: Path) -> None:
     opened(folder).check_golden()
-    other = replace(read_bundle(folder), ranker=tiny_ranker(1, 53, NUM_LABELS))
+    other = replace(
+        read_bundle(folder), ranker=random_correction(53, NUM_LABELS, SHORTLIST, seed=1)
+    )
     with pytest.raises(BundleError, match=r"ranker: does not give the hits in golden\.arrow"):
         Retriever(other, model="tiny", version=1).check_golden()
     plain = QueryPath(draft.featurizer, draft.encoder, draft.index)
@@ -190,8 +193,14 @@ def test_golden_answers_are_those_of_the_ranker(draft: BundleDraft, folder: Path
 @pytest.mark.parametrize(
     ("other", "reason"),
     [
-        (tiny_ranker(0, 53, NUM_LABELS - 1), "ranker: number of labels is 49, expected 50"),
-        (tiny_ranker(0, 52, NUM_LABELS), "ranker: number of features is 52, expected 53"),
+        (
+            random_correction(53, NUM_LABELS - 1, SHORTLIST),
+            "ranker: number of labels is 49, expected 50",
+        ),
+        (
+            random_correction(52, NUM_LABELS, SHORTLIST),
+            "ranker: number of features is 52, expected 53",
+        ),
     ],
 )
 def test_a_ranker_over_other_labels_or_features_is_neither_written_nor_read(

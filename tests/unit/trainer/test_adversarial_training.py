@@ -14,13 +14,13 @@ from motherlode.core.errors import ConfigError, InvalidInputError
 from motherlode.core.queries import TextQueries
 from motherlode.core.repository import Repository
 from motherlode.core.retriever import QueryPath, Retriever
+from motherlode.trainer.answers import answers
 from motherlode.trainer.config import TrainConfig, check_config
 from motherlode.trainer.label_addition import add_labels
 from motherlode.trainer.label_tree import new_proposal
 from motherlode.trainer.loop import Validation
 from motherlode.trainer.negatives import AdversarialSampler, SnmSampler
 from motherlode.trainer.preparation import prepare
-from motherlode.trainer.publishing import answers
 from motherlode.trainer.step import new_sampler
 from tests.support.planted import SMALL_RUN, write_planted
 from tests.support.training import KilledError, KillingDisplay, run

@@ -7,7 +7,7 @@ import pytest
 from motherlode.core.errors import ConfigError
 from motherlode.core.rankers import TreeCorrection
 from motherlode.trainer.config import check_config, load_config
-from motherlode.trainer.ranker import NoRankerConfig, TreeRankerConfig, new_ranker
+from motherlode.trainer.ranker import NoRankerConfig, TreeRankerConfig, new_correction
 
 ADVERSARIAL: dict[str, object] = {"kind": "adversarial"}
 CORRECTION: dict[str, object] = {"kind": "tree_correction"}
@@ -16,7 +16,7 @@ CORRECTION: dict[str, object] = {"kind": "tree_correction"}
 def test_labels_are_ranked_by_the_index_alone_unless_the_user_says_otherwise() -> None:
     assert check_config({}).ranker == NoRankerConfig()
     assert check_config({"negatives": ADVERSARIAL}).ranker == NoRankerConfig()
-    assert new_ranker(NoRankerConfig(), None, 20.0) is None
+    assert new_correction(NoRankerConfig(), None, 20.0) is None
 
 
 @pytest.mark.parametrize("kind", ["uniform", "frequency", "in_batch", "nearest"])

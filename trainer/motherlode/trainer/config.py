@@ -144,8 +144,14 @@ class TrainConfig(Section):
         return self
 
     @model_validator(mode="after")
-    def _ranker_corrects_what_needs_it(self) -> Self:
-        check_ranker(self.ranker, negatives=self.negatives.kind, loss=self.loss.kind)
+    def _ranker_has_what_it_ranks_by(self) -> Self:
+        check_ranker(
+            self.ranker,
+            features=self.features.kind,
+            negatives=self.negatives.kind,
+            loss=self.loss.kind,
+            held_out=self.loop.held_out,
+        )
         return self
 
     def digest(self) -> str:

@@ -14,7 +14,7 @@ from motherlode.core.errors import MotherlodeError
 from motherlode.core.features import Featurizer
 from motherlode.core.index import ExactConfig, build_index
 from motherlode.core.queries import Features
-from motherlode.core.rankers import TreeCorrection
+from motherlode.core.rankers import Ranker
 from motherlode.core.retriever import QueryPath
 from motherlode.trainer.batches import BatchSource
 from motherlode.trainer.checkpoint import CheckpointFolder, Point, Progress
@@ -25,7 +25,7 @@ from motherlode.trainer.evaluation import evaluate
 from motherlode.trainer.label_tree import new_proposal
 from motherlode.trainer.model import Model
 from motherlode.trainer.progress import RunDisplay
-from motherlode.trainer.ranker import new_ranker
+from motherlode.trainer.ranker import new_correction
 from motherlode.trainer.regularizers import new_regularizer
 from motherlode.trainer.step import Step, new_sampler
 
@@ -63,7 +63,7 @@ class Validation:
     featurizer: Featurizer
     held_out: Dataset
 
-    def figures(self, model: Model, ranker: TreeCorrection | None = None) -> dict[str, float]:
+    def figures(self, model: Model, ranker: Ranker | None = None) -> dict[str, float]:
         """Quality of a model by exact search, ranked anew if so; per cent, empty for no queries."""
         held_out = self.held_out
         if len(held_out) == 0:
@@ -91,7 +91,7 @@ class TrainingLoop:
 
     Attributes:
         num_steps: Of the whole run.
-        ranker: Ranks the hits of an index over the model's labels anew, or None.
+        correction: Ranks the hits of an index over the model's labels anew, or None.
 
     Args:
         config: Of the run.
@@ -135,7 +135,7 @@ class TrainingLoop:
         proposal = new_proposal(
             config.negatives, train.features, train.positives, num_labels, seed=config.seed
         )
-        self.ranker = new_ranker(config.ranker, proposal, config.labels.scale)
+        self.correction = new_correction(config.ranker, proposal, config.labels.scale)
         sampler = new_sampler(config, train.positives.counts(num_labels), proposal)
         regularizer = new_regularizer(config.regularizer, train.positives, num_labels)
         self._step = Step(
@@ -217,7 +217,7 @@ class TrainingLoop:
         progress = self._progress
         epoch, place = divmod(progress.step, self._source.steps_per_epoch)
         examples = epoch * self._source.num_queries + place * self._config.loop.batch_size
-        figures = self._validation.figures(self._model, self.ranker)
+        figures = self._validation.figures(self._model, self.correction)
         point = Point(examples, progress.loss_sum / progress.loss_count, figures)
         progress.points.append(point)
         progress.loss_sum, progress.loss_count = 0.0, 0

@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Protocol, final
+from typing import Any, final
 
 import numpy as np
 
 from motherlode.core.bundle import BundleDraft
-from motherlode.core.features import Featurizer
 from motherlode.core.golden import MAX_QUERIES
-from motherlode.core.index import build_index, measure_recall
+from motherlode.core.index import measure_recall
 from motherlode.core.queries import FloatArray, IntArray, Queries, TextQueries
-from motherlode.core.rankers import TreeCorrection
 from motherlode.core.retriever import QueryPath
-from motherlode.core.topk import TopK, concatenate
+from motherlode.core.topk import TopK
+from motherlode.trainer.answers import answers
 from motherlode.trainer.charts import HeldOutPoint, LossPoint
 from motherlode.trainer.checkpoint import Progress
 from motherlode.trainer.config import TrainConfig
@@ -25,17 +24,9 @@ from motherlode.trainer.label_text import has_own_text_encoder
 from motherlode.trainer.model import Model
 from motherlode.trainer.report import ReportContent, render_report
 
-_BATCH = 1024
 _RECALL_QUERIES = 1000
 _RECALL_K = 10
 _GOLDEN_K = 10
-
-
-class AnswersTopK(Protocol):
-    """What can be evaluated: a retriever, or the parts of one."""
-
-    def top_k(self, queries: Queries, k: int) -> TopK:
-        """The best k labels of each query."""
 
 
 @final
@@ -47,35 +38,25 @@ class TrainedModel:
         name: Of the model.
         config: Of the run.
         model: The learned state.
-        featurizer: Fitted on the training queries.
+        path: Its way from a query to hits, with all stages.
+        labels_LD: float32 [L, D], what the path's index was built over.
         train: The training data, with its labels.
         test: What quality is measured on, or None.
         tested_on: What that is, in the plural, such as `test queries`.
         progress: Course of the run.
         parents: Bundles it started from.
-        ranker: Ranks the hits of the index anew, or None.
     """
 
     name: str
     config: TrainConfig
     model: Model
-    featurizer: Featurizer
+    path: QueryPath
+    labels_LD: FloatArray
     train: Dataset
     test: Dataset | None
     tested_on: str
     progress: Progress
     parents: dict[str, str]
-    ranker: TreeCorrection | None = None
-
-
-def answers(path: AnswersTopK, queries: Queries, k: int) -> TopK:
-    """The best k labels of many queries, asked for in batches."""
-    return concatenate(
-        [
-            path.top_k(queries.rows(start, min(start + _BATCH, len(queries))), k)
-            for start in range(0, len(queries), _BATCH)
-        ]
-    )
 
 
 def evaluate_path(
@@ -106,21 +87,18 @@ def make_draft(trained: TrainedModel, dataset_name: str) -> BundleDraft:
         dataset_name: For the report.
     """
     config, model = trained.config, trained.model
-    labels_LD = model.label_embeddings()
-    encoder = model.frozen_encoder()
-    index = build_index(config.index, labels_LD, seed=config.seed)
-    path = QueryPath(trained.featurizer, encoder, index, trained.ranker)
+    path, labels_LD = trained.path, trained.labels_LD
     asked = trained.test if trained.test is not None else trained.train
     queries_BD = path.encode(_spread(asked, _RECALL_QUERIES).queries)
     k = min(_RECALL_K, len(labels_LD))
-    recall = {f"R@{k}": measure_recall(index, labels_LD, queries_BD, k)}
-    evaluation, report = _judge(trained, path, dataset_name, recall)
+    recall = {f"R@{k}": measure_recall(path.index, labels_LD, queries_BD, k)}
+    evaluation, report = _judge(trained, dataset_name, recall)
     return BundleDraft(
-        featurizer=trained.featurizer,
-        encoder=encoder,
+        featurizer=path.featurizer,
+        encoder=path.encoder,
         labels=trained.train.labels,
         labels_LD=labels_LD,
-        index=index,
+        index=path.index,
         golden=path.take_golden(
             _spread(asked, MAX_QUERIES).queries, min(_GOLDEN_K, len(labels_LD))
         ),
@@ -133,7 +111,7 @@ def make_draft(trained: TrainedModel, dataset_name: str) -> BundleDraft:
         data_digest=trained.train.digest,
         parents=trained.parents,
         training_state=_training_state(model),
-        ranker=trained.ranker,
+        ranker=path.ranker,
         label_encoder=model.text.encoder if has_own_text_encoder(config) and model.text else None,
     )
 
@@ -154,12 +132,12 @@ def score_meaning(config: TrainConfig) -> str:
 
 
 def _judge(
-    trained: TrainedModel, path: QueryPath, dataset_name: str, recall: dict[str, float]
+    trained: TrainedModel, dataset_name: str, recall: dict[str, float]
 ) -> tuple[dict[str, Any], str | None]:
     if trained.test is None:
         return {}, None
     test, labels = trained.test, trained.train.labels
-    top = answers(path, test.queries, min(max(DEFAULT_KS), len(labels)))
+    top = answers(trained.path, test.queries, min(max(DEFAULT_KS), len(labels)))
     evaluation = evaluate_path(
         top, test, labels.frequencies, len(trained.train.queries), trained.config.propensity
     )

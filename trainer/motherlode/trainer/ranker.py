@@ -8,6 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from motherlode.core.errors import ConfigError
 from motherlode.core.rankers import TreeCorrection, TreeCorrectionConfig
+from motherlode.trainer.classifiers import ClassifiersConfig
 from motherlode.trainer.negatives import Proposal
 
 # They take log_q into account such that the score itself becomes log p(y|x): added to it at
@@ -32,24 +33,45 @@ class TreeRankerConfig(BaseModel):
     shortlist: int = Field(default=100, ge=1, description="hits of the index to rank anew")
 
 
-AnyRankerConfig = NoRankerConfig | TreeRankerConfig
+class SparseRankerConfig(ClassifiersConfig):
+    """The hits of the index are ranked by sparse linear classifiers (ELIAS++, section 3.5)."""
+
+    kind: Literal["sparse_linear"] = "sparse_linear"
+    shortlist: int = Field(default=100, ge=1, description="hits of the index to rank anew")
+
+
+AnyRankerConfig = NoRankerConfig | TreeRankerConfig | SparseRankerConfig
 
 RankerConfig = Annotated[AnyRankerConfig, Field(discriminator="kind")]
 
 
-def check_ranker(config: AnyRankerConfig, *, negatives: str, loss: str) -> None:
-    """Refuses a ranker that has no label tree, or corrects what needs no correction.
+def check_ranker(
+    config: AnyRankerConfig, *, features: str, negatives: str, loss: str, held_out: int
+) -> None:
+    """Refuses a ranker that lacks what it ranks by, or corrects what needs no correction.
 
     Args:
         config: Of the ranker.
+        features: Their kind.
         negatives: Their kind.
         loss: Its kind.
+        held_out: Training queries kept for validation.
 
     Raises:
         ConfigError: If so.
     """
-    if isinstance(config, NoRankerConfig):
-        return
+    if isinstance(config, TreeRankerConfig):
+        _check_tree(config, negatives, loss)
+    elif isinstance(config, SparseRankerConfig):
+        if features == "dense":
+            expected = "'none' for dense features: 'sparse_linear' ranks by sparse ones"
+            raise ConfigError("ranker.kind", expected=expected, actual=config.kind)
+        if held_out == 0:
+            expected = "1 or more for ranker.kind 'sparse_linear', which is fitted to them"
+            raise ConfigError("loop.held_out", expected=expected, actual=held_out)
+
+
+def _check_tree(config: TreeRankerConfig, negatives: str, loss: str) -> None:
     if negatives != "adversarial":
         expected = f"'none' for negatives.kind {negatives!r}: 'adversarial' alone has a label tree"
         raise ConfigError("ranker.kind", expected=expected, actual=config.kind)
@@ -58,17 +80,17 @@ def check_ranker(config: AnyRankerConfig, *, negatives: str, loss: str) -> None:
         raise ConfigError("ranker.kind", expected=expected, actual=config.kind)
 
 
-def new_ranker(
+def new_correction(
     config: AnyRankerConfig, proposal: Proposal | None, scale: float
 ) -> TreeCorrection | None:
-    """The ranker that a configuration names, or None.
+    """The correction that a configuration names, or None.
 
     Args:
         config: Of the ranker.
-        proposal: What negatives are drawn from; there where a ranker is named.
+        proposal: What negatives are drawn from; there where the correction is named.
         scale: xi over the score of a label.
     """
-    if isinstance(config, NoRankerConfig):
+    if not isinstance(config, TreeRankerConfig):
         return None
     assert proposal is not None, "the configuration was checked: negatives.kind is adversarial"
     correction = TreeCorrectionConfig(scale=scale, shortlist=config.shortlist)

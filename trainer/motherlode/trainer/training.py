@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import logging
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from hashlib import sha256
 from pathlib import Path
 from typing import final
 
 from motherlode.core.bundle import Bundle, read_bundle
+from motherlode.core.index import build_index
+from motherlode.core.queries import FloatArray
 from motherlode.core.rankers import TreeCorrection
 from motherlode.core.repository import Repository
+from motherlode.core.retriever import QueryPath
 from motherlode.trainer.checkpoint import CheckpointFolder, Progress, claim
 from motherlode.trainer.config import TrainConfig
 from motherlode.trainer.distributed import Group
@@ -20,6 +23,8 @@ from motherlode.trainer.model import Model, new_model
 from motherlode.trainer.preparation import TrainingData, prepare
 from motherlode.trainer.progress import RunDisplay
 from motherlode.trainer.publishing import TrainedModel, make_draft
+from motherlode.trainer.ranker import SparseRankerConfig
+from motherlode.trainer.sparse_ranker import fit_sparse_linear
 from motherlode.trainer.warm_start import warm_model
 
 logger = logging.getLogger(__name__)
@@ -145,7 +150,7 @@ def _train_and_publish(
     trained_from = time.monotonic()
     progress = loop.run()
     train_s = time.monotonic() - trained_from
-    trained = _trained(request, parent, data, model, progress, loop.ranker)
+    trained = _trained(request, parent, data, model, progress, loop.correction)
     draft = make_draft(trained, request.data.name)
     version = repository.publish(request.model, draft, keep=request.keep)
     checkpoints.remove()
@@ -186,21 +191,38 @@ def _trained(
     data: TrainingData,
     model: Model,
     progress: Progress,
-    ranker: TreeCorrection | None,
+    correction: TreeCorrection | None,
 ) -> TrainedModel:
     held_out = data.held_out if len(data.held_out) else None
+    labels_LD = model.label_embeddings()
     return TrainedModel(
         name=request.model,
         config=request.config,
         model=model,
-        featurizer=data.featurizer,
+        path=_path(request.config, data, model, labels_LD, correction),
+        labels_LD=labels_LD,
         train=data.whole,
         test=held_out if data.test is None else data.test,
         tested_on="held-out training queries" if data.test is None else "test queries",
         progress=progress,
         parents={"warm_start": parent.manifest.digest} if parent else {},
-        ranker=ranker,
     )
+
+
+def _path(
+    config: TrainConfig,
+    data: TrainingData,
+    model: Model,
+    labels_LD: FloatArray,
+    correction: TreeCorrection | None,
+) -> QueryPath:
+    """The way from a query to hits, with what is built and fitted after the training."""
+    index = build_index(config.index, labels_LD, seed=config.seed)
+    path = QueryPath(data.featurizer, model.frozen_encoder(), index, correction)
+    if not isinstance(config.ranker, SparseRankerConfig):
+        return path
+    ranker = fit_sparse_linear(config.ranker, path, data.learned_from, data.held_out)
+    return replace(path, ranker=ranker)
 
 
 def _parent(request: TrainingRequest, repository: Repository) -> Bundle | None:

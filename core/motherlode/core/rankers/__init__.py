@@ -1,13 +1,24 @@
 """Second stages over a shortlist, and what they rank with."""
 
 from motherlode.core.rankers.correction import TreeCorrection, TreeCorrectionConfig
+from motherlode.core.rankers.kinds import RANKERS, load_ranker
 from motherlode.core.rankers.label_tree import PADDING_BIAS, LabelTree
+from motherlode.core.rankers.ranker import Ranker
+from motherlode.core.rankers.sparse_linear import JOINED, SparseLinear, SparseLinearConfig
+from motherlode.core.rankers.sparse_weights import SparseWeights
 from motherlode.core.rankers.whitening import Whitening
 
 __all__ = [
+    "JOINED",
     "PADDING_BIAS",
+    "RANKERS",
     "LabelTree",
+    "Ranker",
+    "SparseLinear",
+    "SparseLinearConfig",
+    "SparseWeights",
     "TreeCorrection",
     "TreeCorrectionConfig",
     "Whitening",
+    "load_ranker",
 ]

@@ -3,7 +3,7 @@
 A model trained against negatives from p_n learns xi = log p(y|x) - log p_n(y|x) up to a constant of
 the query (Bamler and Mandt, ICLR 2020, eq. (5)), so that is what has to be added again.
 
-Shapes: B queries, C hits of the longest shortlist, N hits in all.
+Shapes: B queries, K components of a projected query, N hits in all.
 """
 
 from __future__ import annotations
@@ -13,30 +13,28 @@ from typing import ClassVar, Literal, final
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
+from typing_extensions import override
 
 from motherlode.core.documents import read_document
 from motherlode.core.errors import BundleError, InvalidInputError
 from motherlode.core.queries import Features, FloatArray
-from motherlode.core.query_checks import features_too_large
 from motherlode.core.rankers.label_tree import LabelTree
+from motherlode.core.rankers.ranker import CONFIG_FILE, Ranker, ShortlistConfig
 from motherlode.core.rankers.whitening import Whitening
-from motherlode.core.topk import TopK, top_k_of_candidates
+from motherlode.core.topk import TopK
 
-CONFIG_FILE = "config.json"
 TREE_FILE = "label_tree.safetensors"
 WHITENING_FILE = "whitening.safetensors"
 
 
-class TreeCorrectionConfig(BaseModel):
+@final
+class TreeCorrectionConfig(ShortlistConfig):
     """Configuration of the correction."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     kind: Literal["tree_correction"] = "tree_correction"
     scale: float = Field(
         default=1.0, gt=0, allow_inf_nan=False, description="xi over the score of the shortlist"
     )
-    shortlist: int = Field(default=100, ge=1, description="hits of the index to rank anew")
 
 
 class _Document(BaseModel):
@@ -49,8 +47,8 @@ class _Document(BaseModel):
 
 
 @final
-class TreeCorrection:
-    """scale * score + log p_n(y|x) for each hit, ranked anew. May be used by several threads.
+class TreeCorrection(Ranker):
+    """scale * score + log p_n(y|x) for each hit, ranked anew.
 
     Args:
         config: Of the stage.
@@ -66,64 +64,32 @@ class TreeCorrection:
 
     def __init__(self, config: TreeCorrectionConfig, whitening: Whitening, tree: LabelTree) -> None:
         check_projection(whitening, tree)
-        self.config = config
+        self._config = config
         self.whitening = whitening
         self.tree = tree
 
     @property
+    @override
+    def config(self) -> TreeCorrectionConfig:
+        return self._config
+
+    @property
+    @override
     def num_features(self) -> int:
-        """F, of a query."""
         return self.whitening.num_features
 
     @property
+    @override
     def num_labels(self) -> int:
-        """L."""
         return self.tree.num_labels
 
     @property
+    @override
     def predicted_bytes(self) -> int:
-        """Memory that it takes, in bytes."""
         return self.whitening.nbytes + self.tree.nbytes
 
-    def shortlist_for(self, k: int) -> int:
-        """Hits of the index to ask for when k are wanted, at most the number of labels."""
-        return min(max(k, self.config.shortlist), self.num_labels)
-
-    def rank(self, shortlist: TopK, features: Features, k: int) -> TopK:
-        """The best k hits of each query's shortlist; ties go to the smaller label.
-
-        The answer of a query does not depend on its batch mates.
-
-        Args:
-            shortlist: Hits with the scores of the index.
-            features: The B queries themselves.
-            k: Hits to keep, at least 1.
-
-        Raises:
-            InvalidInputError: If a hit is no label of the tree, or the queries are not as many as
-                the answers, or have other features.
-            InvalidQueryError: If a feature is so large that a corrected score would overflow.
-        """
-        if len(shortlist) != len(features):
-            expected = f"{len(shortlist)} queries, as many as the shortlist has"
-            raise InvalidInputError("features", expected=expected, actual=len(features))
-        scores_N = self._scores(shortlist, features)
-        if len(scores_N) == 0:
-            return shortlist
-        columns_C = np.arange(shortlist.counts.max())
-        valid_BC = columns_C < shortlist.counts[:, None]
-        labels_BC = np.zeros(valid_BC.shape, np.int64)
-        labels_BC[valid_BC] = shortlist.labels
-        scores_BC = np.zeros(valid_BC.shape, np.float32)
-        scores_BC[valid_BC] = scores_N
-        return top_k_of_candidates(labels_BC, scores_BC, valid_BC, k)
-
+    @override
     def save(self, folder: Path) -> None:
-        """Writes three files into an existing folder.
-
-        Raises:
-            OSError: If a file cannot be written.
-        """
         self.whitening.save(folder / WHITENING_FILE)
         self.tree.save(folder / TREE_FILE)
         document = _Document(
@@ -135,12 +101,8 @@ class TreeCorrection:
         (folder / CONFIG_FILE).write_text(document.model_dump_json(indent=2) + "\n", "utf-8")
 
     @classmethod
+    @override
     def load(cls, folder: Path) -> TreeCorrection:
-        """What `save` wrote.
-
-        Raises:
-            BundleError: If a file is missing, damaged, or does not fit the others.
-        """
         document = read_document(_Document, folder / CONFIG_FILE)
         whitening = Whitening.load(folder / WHITENING_FILE)
         tree = LabelTree.load(folder / TREE_FILE)
@@ -155,18 +117,13 @@ class TreeCorrection:
                 raise BundleError(folder / file, f"{actual} {what}, expected {expected}")
         return cls(document.config, whitening, tree)
 
-    def _scores(self, shortlist: TopK, features: Features) -> FloatArray:
-        """float32 [N]: the corrected scores, in the order of the hits."""
+    @override
+    def _score(self, shortlist: TopK, features: Features) -> FloatArray:
         rows_N = np.repeat(np.arange(len(shortlist)), shortlist.counts)
-        # What overflows is refused below, so that nobody needs a warning.
-        with np.errstate(over="ignore", invalid="ignore"):
-            projected_BK = self.whitening.transform(features)
-            log_probs_N = self.tree.log_prob(projected_BK, rows_N, shortlist.labels)
-            xi_N = self.config.scale * shortlist.scores.astype(np.float64)
-            scores_N: FloatArray = (xi_N + log_probs_N).astype(np.float32)
-        if not np.isfinite(scores_N).all():
-            raise features_too_large(features)
-        return scores_N
+        projected_BK = self.whitening.transform(features)
+        log_probs_N = self.tree.log_prob(projected_BK, rows_N, shortlist.labels)
+        xi_N = self.config.scale * shortlist.scores.astype(np.float64)
+        return (xi_N + log_probs_N).astype(np.float32)
 
 
 def check_projection(whitening: Whitening, tree: LabelTree) -> None:

@@ -1,0 +1,91 @@
+"""Arrays in a safetensors file that is mapped rather than read.
+
+Shapes: L rows, D columns.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from motherlode.core.errors import BundleError
+from motherlode.core.queries import FloatArray
+
+# Rows then start where vector instructions and pages like them to.
+_ALIGNMENT = 64
+_MAX_HEADER_BYTES = 1 << 20
+_DTYPES = {"F32": "<f4", "I32": "<i4", "I64": "<i8"}
+
+
+def write_matrix(path: Path, name: str, matrix_LD: FloatArray) -> None:
+    """Writes float32 [L, D] as the only tensor of a safetensors file, without a copy.
+
+    Raises:
+        OSError: If the file cannot be written.
+    """
+    matrix_LD = np.ascontiguousarray(matrix_LD, "<f4")
+    entry = {"dtype": "F32", "shape": matrix_LD.shape, "data_offsets": [0, matrix_LD.nbytes]}
+    header = json.dumps({name: entry}).encode()
+    header += b" " * (-(len(header) + 8) % _ALIGNMENT)
+    with path.open("wb") as file:
+        file.write(len(header).to_bytes(8, "little"))
+        file.write(header)
+        file.write(matrix_LD.data)
+
+
+def map_matrix(path: Path, name: str) -> FloatArray:
+    """The only tensor of a safetensors file: float32 [L, D], read-only, mapped.
+
+    Raises:
+        BundleError: If the file cannot be read or holds something else.
+    """
+    arrays = map_arrays(path)
+    matrix = arrays.get(name)
+    if len(arrays) != 1 or matrix is None or matrix.ndim != 2 or matrix.dtype != np.float32:
+        raise BundleError(path, f"not a safetensors file with the float32 matrix {name!r} alone")
+    return matrix
+
+
+def map_arrays(path: Path) -> dict[str, NDArray[Any]]:
+    """The tensors of a safetensors file by name: float32, int32 or int64, read-only, mapped.
+
+    Raises:
+        BundleError: If the file cannot be read or is no such file.
+    """
+    try:
+        with path.open("rb") as file:
+            header_bytes = int.from_bytes(file.read(8), "little")
+            header = json.loads(file.read(min(header_bytes, _MAX_HEADER_BYTES)))
+        start = 8 + header_bytes
+        header.pop("__metadata__", None)
+        _check_extent(header, path.stat().st_size - start)
+        return {name: _map(path, start, entry) for name, entry in header.items()}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise BundleError(path, f"not a safetensors file of mapped arrays: {error}") from error
+
+
+def _map(path: Path, start: int, entry: dict[str, Any]) -> NDArray[Any]:
+    first, last = entry["data_offsets"]
+    dtype, shape = np.dtype(_DTYPES[entry["dtype"]]), tuple(entry["shape"])
+    if last - first != dtype.itemsize * math.prod(shape):
+        raise ValueError(f"header {entry}")
+    if last == first:
+        return np.empty(shape, dtype)
+    # A plain array over the mapping: slices of `np.memmap` itself cost microseconds each.
+    return np.asarray(np.memmap(path, dtype, "r", start + first, shape))
+
+
+def _check_extent(header: dict[str, Any], num_bytes: int) -> None:
+    """Refuses tensors that leave gaps, overlap, or are not all of the file."""
+    end = 0
+    for first, last in sorted(entry["data_offsets"] for entry in header.values()):
+        if first != end or last < first:
+            raise ValueError(f"header {header}")
+        end = last
+    if num_bytes != end:
+        raise ValueError(f"{num_bytes} bytes of data, expected {end}")

@@ -1,0 +1,68 @@
+"""Rankers with random weights, for tests."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from motherlode.core.queries import SparseQueries
+from motherlode.core.rankers import (
+    LabelTree,
+    Ranker,
+    SparseLinear,
+    SparseLinearConfig,
+    SparseWeights,
+    TreeCorrection,
+    TreeCorrectionConfig,
+    Whitening,
+)
+from tests.support.label_trees import random_tree
+
+RANKER_KINDS = ("tree_correction", "sparse_linear")
+JOIN = (20.0, 1.0, -0.5, 0.1, 0.2, -0.1, 0.3)
+
+
+def random_ranker(
+    kind: str, num_features: int, num_labels: int, *, shortlist: int = 100, seed: int = 0
+) -> Ranker:
+    """A ranker whose part is too small to move a hit that is far above the others."""
+    if kind == "tree_correction":
+        return random_correction(num_features, num_labels, shortlist, seed)
+    weights = random_weights(num_features, num_labels, seed=seed)
+    frequencies_L = np.random.default_rng(seed).integers(0, 50, num_labels)
+    return SparseLinear(SparseLinearConfig(shortlist=shortlist, join=JOIN), weights, frequencies_L)
+
+
+def random_correction(
+    num_features: int, num_labels: int, shortlist: int, seed: int = 0
+) -> TreeCorrection:
+    """A correction by a random tree."""
+    tree = random_tree(num_labels, seed=seed)
+    is_free_V = np.abs(tree.biases_V) < 100
+    biases_V = np.where(is_free_V, tree.biases_V / 4, tree.biases_V).astype(np.float32)
+    tree = LabelTree((tree.weights_VK / 4).astype(np.float32), biases_V, tree.labels_E)
+    generator = np.random.default_rng(seed)
+    table_FK = generator.standard_normal((num_features, tree.num_components)).astype(np.float32)
+    whitening = Whitening(table_FK, np.zeros(tree.num_components, np.float32))
+    return TreeCorrection(TreeCorrectionConfig(scale=20.0, shortlist=shortlist), whitening, tree)
+
+
+def random_weights(num_features: int, num_labels: int, *, seed: int = 0) -> SparseWeights:
+    """Classifiers with weights of some features each; that of label 0 has a bias alone."""
+    generator = np.random.default_rng(seed)
+    rows = [
+        np.append(np.sort(generator.choice(num_features, size, replace=False)), num_features)
+        for size in (0, *generator.integers(0, min(9, num_features), num_labels - 1))
+    ]
+    indptr = np.cumsum([0, *map(len, rows)])
+    values = generator.standard_normal(indptr[-1]).astype(np.float32) / 4
+    return SparseWeights(indptr, np.concatenate(rows).astype(np.int32), values, num_features)
+
+
+def random_sparse(num_queries: int, num_features: int, seed: int = 0) -> SparseQueries:
+    """Queries with up to 6 features each; the first has none."""
+    generator = np.random.default_rng(seed)
+    lengths = [0, *generator.integers(1, min(7, num_features), num_queries - 1)]
+    rows = [np.sort(generator.choice(num_features, size, replace=False)) for size in lengths]
+    values = generator.random(sum(lengths), dtype=np.float32)
+    indptr = np.cumsum([0, *lengths])
+    return SparseQueries(indptr, np.concatenate(rows).astype(np.int64), values, num_features)

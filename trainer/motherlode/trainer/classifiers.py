@@ -1,0 +1,192 @@
+"""Sparse linear classifiers, one of each label: support vector machines fitted by LIBLINEAR.
+
+The machines of many labels are one problem with a block-diagonal matrix, so that the solver is
+called some hundred times and not once for each label. A block is small enough to stay near the
+processor.
+
+Shapes: B queries, F features, L labels, P pairs of a label and a query that it learns from.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import final
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict, Field
+from scipy import sparse
+
+from motherlode.core.queries import IntArray, SparseQueries
+from motherlode.core.rankers import SparseWeights
+from motherlode.core.topk import TopK
+from motherlode.trainer.data import PositiveRows
+
+_PAIRS_OF_BLOCK = 2000
+
+
+class ClassifiersConfig(BaseModel):
+    """How the classifiers are fitted."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    negatives: int = Field(default=30, ge=1, description="best wrong labels of each query to learn")
+    cost: float = Field(
+        default=1.0, gt=0, allow_inf_nan=False, description="C of LIBLINEAR: higher fits closer"
+    )
+    tolerance: float = Field(default=0.1, gt=0, lt=1, description="at which the solver stops")
+    max_rounds: int = Field(default=20, ge=1, description="after which it stops in any case")
+    smallest_weight: float = Field(
+        default=0.1, ge=0, allow_inf_nan=False, description="smaller weights are dropped"
+    )
+
+
+@final
+@dataclass(frozen=True, slots=True, eq=False)
+class Pairs:
+    """What each label learns from, label by label.
+
+    Attributes:
+        labels_P: int64 [P], ascending.
+        rows_P: int64 [P], queries, ascending within a label.
+        is_true_P: bool [P], whether the label is true of the query.
+    """
+
+    labels_P: IntArray
+    rows_P: IntArray
+    is_true_P: NDArray[np.bool_]
+
+    def part(self, chosen: slice) -> Pairs:
+        """Some of them; the arrays are views."""
+        return Pairs(self.labels_P[chosen], self.rows_P[chosen], self.is_true_P[chosen])
+
+
+@final
+@dataclass(frozen=True, slots=True, eq=False)
+class _Solution:
+    """Weights of a block: label, feature and value of each, feature F being the bias."""
+
+    labels: IntArray
+    features: IntArray
+    values: NDArray[np.float64]
+
+
+def fit_classifiers(
+    config: ClassifiersConfig,
+    queries: SparseQueries,
+    positives: PositiveRows,
+    shortlist: TopK,
+    num_labels: int,
+) -> SparseWeights:
+    """A classifier of each label, which tells its queries from those it is a hard negative of.
+
+    A label without positives has no weights and the bias 0. Minimises |w|^2 / 2 + C sum max(0, 1 -
+    y w x)^2 for each label (Fan et al., LIBLINEAR, JMLR 2008), by coordinate descent on the dual.
+
+    Args:
+        config: How.
+        queries: B queries.
+        positives: Their labels.
+        shortlist: Their hits, of which those that are wrong are the negatives.
+        num_labels: L.
+    """
+    pairs = make_pairs(positives, shortlist, num_labels)
+    matrix = sparse.csr_matrix(
+        (queries.values, queries.indices, queries.indptr), (len(queries), queries.num_features)
+    )
+    biases = _Solution(
+        np.arange(num_labels), np.full(num_labels, queries.num_features), np.zeros(num_labels)
+    )
+    solved = [_solve(config, matrix, pairs.part(block)) for block in _blocks(pairs.labels_P)]
+    return _weights([biases, *solved], num_labels, queries.num_features)
+
+
+def make_pairs(positives: PositiveRows, shortlist: TopK, num_labels: int) -> Pairs:
+    """Each label with its queries and those it is a wrong hit of; none of labels without queries.
+
+    Args:
+        positives: Of B queries.
+        shortlist: Their hits.
+        num_labels: L.
+    """
+    num_queries = len(positives)
+    true_rows = np.repeat(np.arange(num_queries), np.diff(positives.indptr))
+    hit_rows = np.repeat(np.arange(num_queries), shortlist.counts)
+    has_queries_L = positives.counts(num_labels) > 0
+    true_keys = np.sort(positives.indices * num_queries + true_rows)
+    hit_keys = shortlist.labels * num_queries + hit_rows
+    wrong_keys = np.setdiff1d(hit_keys[has_queries_L[shortlist.labels]], true_keys)
+    keys = np.concatenate([true_keys, wrong_keys])
+    order = np.argsort(keys, kind="stable")
+    return Pairs(keys[order] // num_queries, keys[order] % num_queries, order < len(true_keys))
+
+
+def _blocks(labels_P: IntArray) -> Iterator[slice]:
+    """Whole labels, some thousand pairs at a time."""
+    starts = np.flatnonzero(np.diff(labels_P, prepend=-1, append=-1))
+    first = 0
+    while first < len(labels_P):
+        fits = int(np.searchsorted(starts, first + _PAIRS_OF_BLOCK, "right")) - 1
+        last = int(starts[max(fits, int(np.searchsorted(starts, first, "right")))])
+        yield slice(first, last)
+        first = last
+
+
+def _solve(config: ClassifiersConfig, matrix: sparse.csr_matrix, pairs: Pairs) -> _Solution:
+    """The machines of one block of labels."""
+    rows = matrix[pairs.rows_P]
+    num_pairs, num_features = rows.shape
+    labels, places_P = np.unique(pairs.labels_P, return_inverse=True)
+    if pairs.is_true_P.all():
+        # Nothing to tell apart: the margin is that of the true.
+        return _Solution(labels, np.full(len(labels), num_features), np.ones(len(labels)))
+    # The features of a row, and after them the bias as one more.
+    ends = rows.indptr[1:]
+    features = np.insert(rows.indices.astype(np.int64), ends, num_features)
+    values = np.insert(rows.data.astype(np.float64), ends, 1.0)
+    offsets = rows.indptr + np.arange(num_pairs + 1)
+    # A column for each label and feature that meet in a pair.
+    keys = np.repeat(places_P, np.diff(offsets)) * (num_features + 1) + features
+    columns, indices = np.unique(keys, return_inverse=True)
+    problem = sparse.csr_matrix(
+        (values, indices.astype(np.int32), offsets.astype(np.int32)), (num_pairs, len(columns))
+    )
+    weights = _liblinear(config, problem, pairs.is_true_P)
+    places, of_columns = np.divmod(columns, num_features + 1)
+    is_kept = (np.abs(weights) >= config.smallest_weight) | (of_columns == num_features)
+    return _Solution(labels[places[is_kept]], of_columns[is_kept], weights[is_kept])
+
+
+def _liblinear(
+    config: ClassifiersConfig, problem: sparse.csr_matrix, is_true_P: NDArray[np.bool_]
+) -> NDArray[np.float64]:
+    # It takes a second to import, which no other ranker should cost.
+    from sklearn.exceptions import ConvergenceWarning  # noqa: PLC0415
+    from sklearn.svm import LinearSVC  # noqa: PLC0415
+
+    machine = LinearSVC(
+        C=config.cost,
+        tol=config.tolerance,
+        max_iter=config.max_rounds,
+        dual=True,
+        fit_intercept=False,
+        random_state=0,
+    )
+    with warnings.catch_warnings():
+        # To stop early costs no quality here, and much less time.
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        weights: NDArray[np.float64] = machine.fit(problem, is_true_P).coef_[0]
+    return weights
+
+
+def _weights(solutions: list[_Solution], num_labels: int, num_features: int) -> SparseWeights:
+    """All weights in one matrix; biases of a label are added up."""
+    labels = np.concatenate([solution.labels for solution in solutions])
+    features = np.concatenate([solution.features for solution in solutions])
+    values = np.concatenate([solution.values for solution in solutions]).astype(np.float32)
+    matrix = sparse.coo_matrix((values, (labels, features)), (num_labels, num_features + 1)).tocsr()
+    matrix.sort_indices()
+    indptr, indices = matrix.indptr.astype(np.int64), matrix.indices.astype(np.int32)
+    return SparseWeights(indptr, indices, matrix.data, num_features)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from motherlode.core.queries import SparseQueries
+from motherlode.core.queries import FloatArray, SparseQueries
 from motherlode.core.rankers import (
     LabelTree,
     Ranker,
@@ -47,15 +47,23 @@ def random_correction(
 
 
 def random_weights(num_features: int, num_labels: int, *, seed: int = 0) -> SparseWeights:
-    """Classifiers with weights of some features each; that of label 0 has a bias alone."""
+    """Classifiers with weights of a third of all features; that of label 0 has a bias alone."""
     generator = np.random.default_rng(seed)
-    rows = [
-        np.append(np.sort(generator.choice(num_features, size, replace=False)), num_features)
-        for size in (0, *generator.integers(0, min(9, num_features), num_labels - 1))
-    ]
-    indptr = np.cumsum([0, *map(len, rows)])
-    values = generator.standard_normal(indptr[-1]).astype(np.float32) / 4
-    return SparseWeights(indptr, np.concatenate(rows).astype(np.int32), values, num_features)
+    has_weight_FL = generator.random((num_features, num_labels)) < 1 / 3
+    has_weight_FL[:, 0] = False
+    keys_W = np.flatnonzero(has_weight_FL)
+    values_W, biases_L = (
+        (generator.standard_normal(size) / 4).astype(np.float32)
+        for size in (len(keys_W), num_labels)
+    )
+    return SparseWeights(keys_W, values_W, biases_L, num_features)
+
+
+def dense_weights(weights: SparseWeights) -> FloatArray:
+    """float32 [L, F]: the same with all zeros."""
+    dense = np.zeros(weights.num_features * weights.num_labels, np.float32)
+    dense[weights.keys_W] = weights.values_W
+    return dense.reshape(weights.num_features, weights.num_labels).T
 
 
 def random_sparse(num_queries: int, num_features: int, seed: int = 0) -> SparseQueries:

@@ -13,7 +13,7 @@ from motherlode.core.errors import BundleError, InvalidInputError
 from motherlode.core.queries import DenseQueries, SparseQueries
 from motherlode.core.rankers import JOINED, SparseLinear, SparseLinearConfig, SparseWeights
 from motherlode.core.topk import TopK
-from tests.support.rankers import JOIN, random_sparse, random_weights
+from tests.support.rankers import JOIN, dense_weights, random_sparse, random_weights
 
 NUM_FEATURES, NUM_LABELS = 12, 30
 WEIGHTS = random_weights(NUM_FEATURES, NUM_LABELS)
@@ -21,22 +21,17 @@ FREQUENCIES = np.arange(NUM_LABELS)
 RANKER = SparseLinear(SparseLinearConfig(join=JOIN), WEIGHTS, FREQUENCIES)
 
 
-def dense_weights() -> Any:
-    """float64 [L, F + 1]."""
-    dense_LF = np.zeros((NUM_LABELS, NUM_FEATURES + 1))
-    for label in range(NUM_LABELS):
-        row = slice(WEIGHTS.indptr[label], WEIGHTS.indptr[label + 1])
-        dense_LF[label, WEIGHTS.indices[row]] = WEIGHTS.values[row]
-    return dense_LF
-
-
 def dense_queries(queries: SparseQueries) -> Any:
-    """float64 [B, F + 1], with 1 at the end of each."""
-    dense_BF = np.zeros((len(queries), queries.num_features + 1))
-    dense_BF[:, -1] = 1
+    """float64 [B, F]."""
+    dense_BF = np.zeros((len(queries), queries.num_features))
     rows = np.repeat(np.arange(len(queries)), np.diff(queries.indptr))
     dense_BF[rows, queries.indices] = queries.values
     return dense_BF
+
+
+def expected_margins(queries: SparseQueries) -> Any:
+    """float64 [B, L]."""
+    return dense_queries(queries) @ dense_weights(WEIGHTS).T + WEIGHTS.biases_L
 
 
 def everything(num_queries: int) -> TopK:
@@ -49,19 +44,36 @@ def everything(num_queries: int) -> TopK:
 def test_margins_are_those_of_a_dense_product() -> None:
     queries = random_sparse(40, NUM_FEATURES)
     margins = RANKER.margins(everything(40), queries).reshape(40, NUM_LABELS)
-    np.testing.assert_allclose(margins, dense_queries(queries) @ dense_weights().T, atol=1e-6)
+    np.testing.assert_allclose(margins, expected_margins(queries), atol=1e-6)
 
 
 def test_a_query_without_features_has_the_biases_as_margins() -> None:
     nothing = SparseQueries(np.zeros(2, np.int64), np.zeros(0, np.int64), np.zeros(0, "f4"), 12)
-    biases = WEIGHTS.values[WEIGHTS.indptr[1:] - 1]
-    np.testing.assert_array_equal(RANKER.margins(everything(1), nothing), biases)
+    margins = RANKER.margins(everything(1), nothing)
+    np.testing.assert_array_equal(margins, WEIGHTS.biases_L)
+
+
+def test_classifiers_without_any_weight_have_the_biases_as_margins() -> None:
+    weights = SparseWeights(np.zeros(0, np.int64), np.zeros(0, "f4"), WEIGHTS.biases_L, 12)
+    margins = weights.margins(np.array([3]), np.ones(1, np.float32), np.array([5, 2]))
+    np.testing.assert_array_equal(margins, WEIGHTS.biases_L[[5, 2]])
+
+
+def test_the_bits_of_a_margin_do_not_depend_on_the_other_labels() -> None:
+    rng, queries = np.random.default_rng(0), random_sparse(20, NUM_FEATURES)
+    for i in range(20):
+        one = queries.rows(i, i + 1)
+        whole = WEIGHTS.margins(one.indices, one.values, np.arange(NUM_LABELS))
+        for size in (1, 2, 7, 29):
+            some = rng.permutation(NUM_LABELS)[:size]
+            margins = WEIGHTS.margins(one.indices, one.values, some)
+            np.testing.assert_array_equal(margins, whole[some])
 
 
 def test_a_score_is_the_weighted_sum_of_what_is_joined() -> None:
     queries = random_sparse(5, NUM_FEATURES)
     top = everything(5)
-    m = (dense_queries(queries) @ dense_weights().T).ravel()
+    m = expected_margins(queries).ravel()
     s, f = top.scores.astype(np.float64), np.log1p(np.tile(FREQUENCIES, 5))
     terms = [s, m, np.log1p(np.exp(-2 * m)), f, s * m, s * f, m * f]
     assert len(terms) == len(JOINED)
@@ -89,39 +101,36 @@ def test_a_join_of_other_terms_is_refused(join: tuple[float, ...]) -> None:
         SparseLinearConfig(join=join)
 
 
-ROWS = {
-    "indptr": np.array([0, 2, 3]),
-    "indices": np.array([1, 4, 4], np.int32),
-    "values": np.array([1, 2, 3], np.float32),
+ARRAYS = {
+    "keys_W": np.array([1, 4, 7]),
+    "values_W": np.array([1, 2, 3], np.float32),
+    "biases_L": np.array([1, 2], np.float32),
 }
 
 
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"indptr": np.array([1, 2, 3])}, "indptr: expected offsets from 0"),
-        ({"indptr": np.array([0, 3, 3])}, "indptr: .*none empty"),
-        ({"indptr": np.array([0])}, "indptr: expected offsets from 0"),
-        ({"indptr": np.array([0, 2, 4])}, "indices: expected 4 of both, got '3 indices"),
-        ({"indices": np.array([1, 4, 5], np.int32)}, "indices: expected 0 to 4"),
-        ({"indices": np.array([-1, 4, 4], np.int32)}, "indices: expected 0 to 4"),
-        ({"indices": np.array([4, 1, 4], np.int32)}, "indices: .*which ends each row"),
-        ({"indices": np.array([1, 4, 4])}, "indices: expected a row of int32, got 'int64'"),
-        ({"values": np.array([1, 2, 3.0])}, "values: expected a row of float32, got 'float64'"),
-        ({"values": np.ones((3, 1), np.float32)}, "values: expected a row of float32"),
+        ({"keys_W": np.array([1, 4, 8])}, r"keys: expected 0 to 7, ascending, got \[1, 8\]"),
+        ({"keys_W": np.array([-1, 4, 7])}, "keys: expected 0 to 7"),
+        ({"keys_W": np.array([7, 4, 1])}, "keys: expected 0 to 7, ascending"),
+        ({"keys_W": np.array([1, 4])}, "values: expected 2, one of each key, got 3"),
+        ({"keys_W": np.array([1, 4, 7], np.int32)}, "keys: expected a row of int64"),
+        ({"values_W": np.array([1, 2, 3.0])}, "values: expected a row of float32"),
+        ({"biases_L": np.ones((2, 1), np.float32)}, "biases: expected a row of float32"),
     ],
 )
-def test_arrays_that_are_no_rows_are_refused(change: dict[str, Any], message: str) -> None:
-    SparseWeights(**ROWS, num_features=4)
+def test_arrays_that_are_no_classifiers_are_refused(change: dict[str, Any], message: str) -> None:
+    SparseWeights(**ARRAYS, num_features=4)
     with pytest.raises(InvalidInputError, match=message):
-        SparseWeights(**(ROWS | change), num_features=4)
+        SparseWeights(**(ARRAYS | change), num_features=4)
 
 
 def test_loaded_weights_are_mapped_and_cannot_be_changed(tmp_path: Path) -> None:
     WEIGHTS.save(tmp_path / "w.safetensors", FREQUENCIES)
     loaded, frequencies_L = SparseWeights.load(tmp_path / "w.safetensors", NUM_FEATURES)
     np.testing.assert_array_equal(frequencies_L, FREQUENCIES)
-    for name in ("indptr", "indices", "values"):
+    for name in ("keys_W", "values_W", "biases_L"):
         array = getattr(loaded, name)
         np.testing.assert_array_equal(array, getattr(WEIGHTS, name))
         assert not array.flags.writeable

@@ -13,6 +13,7 @@ from motherlode.core.topk import TopK
 from motherlode.trainer import classifiers
 from motherlode.trainer.classifiers import ClassifiersConfig, fit_classifiers, make_pairs
 from motherlode.trainer.data import PositiveRows
+from tests.support.rankers import dense_weights
 
 NUM_QUERIES, NUM_FEATURES, NUM_LABELS = 300, 40, 12
 EXACT = ClassifiersConfig(tolerance=1e-6, max_rounds=100_000, smallest_weight=0.0)
@@ -53,9 +54,7 @@ def test_each_classifier_is_the_one_that_liblinear_finds_for_its_label_alone() -
         rows = sparse.hstack([matrix[pairs.rows_P[mine]], np.ones((mine.sum(), 1))]).tocsr()
         alone = LinearSVC(C=1.0, tol=1e-6, max_iter=100_000, dual=True, fit_intercept=False)
         expected = alone.fit(rows, pairs.is_true_P[mine]).coef_[0]
-        row = slice(weights.indptr[label], weights.indptr[label + 1])
-        actual = np.zeros(NUM_FEATURES + 1)
-        actual[weights.indices[row]] = weights.values[row]
+        actual = np.append(dense_weights(weights)[label], weights.biases_L[label])
         np.testing.assert_allclose(actual, expected, atol=2e-4)
 
 
@@ -63,39 +62,40 @@ def test_the_size_of_blocks_does_not_matter(monkeypatch: pytest.MonkeyPatch) -> 
     whole = fit_classifiers(EXACT, *made_up(), NUM_LABELS)
     monkeypatch.setattr(classifiers, "_PAIRS_OF_BLOCK", 1)
     single = fit_classifiers(EXACT, *made_up(), NUM_LABELS)
-    np.testing.assert_array_equal(whole.indptr, single.indptr)
-    np.testing.assert_allclose(whole.values, single.values, atol=2e-4)
+    np.testing.assert_allclose(dense_weights(whole), dense_weights(single), atol=2e-4)
+    np.testing.assert_allclose(whole.biases_L, single.biases_L, atol=2e-4)
 
 
 def test_the_same_data_gives_the_same_bits() -> None:
     first, second = (fit_classifiers(ClassifiersConfig(), *made_up(), NUM_LABELS) for _ in range(2))
-    assert first.values.tobytes() == second.values.tobytes()
-    assert first.indices.tobytes() == second.indices.tobytes()
+    assert first.values_W.tobytes() == second.values_W.tobytes()
+    assert first.keys_W.tobytes() == second.keys_W.tobytes()
 
 
 def test_a_label_without_queries_has_a_bias_of_0_alone() -> None:
     weights = fit_classifiers(EXACT, *made_up(), NUM_LABELS)
     assert weights.num_labels == NUM_LABELS
-    row = slice(weights.indptr[3], weights.indptr[4])
-    assert weights.indices[row].tolist() == [NUM_FEATURES]
-    assert weights.values[row].tolist() == [0.0]
+    assert weights.biases_L[3] == 0.0
+    assert not dense_weights(weights)[3].any()
 
 
 def test_small_weights_are_dropped_and_biases_are_not() -> None:
     config = EXACT.model_copy(update={"smallest_weight": 0.3})
     all_weights = fit_classifiers(EXACT, *made_up(), NUM_LABELS)
     kept = fit_classifiers(config, *made_up(), NUM_LABELS)
-    is_bias = all_weights.indices == NUM_FEATURES
-    expected = all_weights.values[is_bias | (np.abs(all_weights.values) >= 0.3)]
-    assert 0 < len(kept.values) < len(all_weights.values)
-    np.testing.assert_array_equal(kept.values, expected)
+    expected = all_weights.values_W[np.abs(all_weights.values_W) >= 0.3]
+    assert 0 < len(kept.values_W) < len(all_weights.values_W)
+    np.testing.assert_array_equal(kept.values_W, expected)
+    np.testing.assert_array_equal(kept.biases_L, all_weights.biases_L)
+    assert (np.abs(kept.biases_L) < 0.3).any()
 
 
 def test_a_block_of_true_pairs_alone_has_the_margin_of_the_true() -> None:
     queries, positives, _ = made_up()
     none = TopK(np.zeros(0, np.int64), np.zeros(0, np.float32), np.zeros(NUM_QUERIES, np.int64))
     weights = fit_classifiers(EXACT, queries, positives, none, NUM_LABELS)
-    assert weights.values.tolist() == [float(label != 3) for label in range(NUM_LABELS)]
+    assert weights.biases_L.tolist() == [float(label != 3) for label in range(NUM_LABELS)]
+    assert len(weights.keys_W) == 0
 
 
 @pytest.mark.parametrize(

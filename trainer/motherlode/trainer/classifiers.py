@@ -96,11 +96,8 @@ def fit_classifiers(
     matrix = sparse.csr_matrix(
         (queries.values, queries.indices, queries.indptr), (len(queries), queries.num_features)
     )
-    biases = _Solution(
-        np.arange(num_labels), np.full(num_labels, queries.num_features), np.zeros(num_labels)
-    )
-    solved = [_solve(config, matrix, pairs.part(block)) for block in _blocks(pairs.labels_P)]
-    return _weights([biases, *solved], num_labels, queries.num_features)
+    solutions = [_solve(config, matrix, pairs.part(block)) for block in _blocks(pairs.labels_P)]
+    return _weights(solutions, num_labels, queries.num_features)
 
 
 def make_pairs(positives: PositiveRows, shortlist: TopK, num_labels: int) -> Pairs:
@@ -182,11 +179,13 @@ def _liblinear(
 
 
 def _weights(solutions: list[_Solution], num_labels: int, num_features: int) -> SparseWeights:
-    """All weights in one matrix; biases of a label are added up."""
+    """All solutions as one, sorted; the bias is that of feature F."""
     labels = np.concatenate([solution.labels for solution in solutions])
     features = np.concatenate([solution.features for solution in solutions])
     values = np.concatenate([solution.values for solution in solutions]).astype(np.float32)
-    matrix = sparse.coo_matrix((values, (labels, features)), (num_labels, num_features + 1)).tocsr()
-    matrix.sort_indices()
-    indptr, indices = matrix.indptr.astype(np.int64), matrix.indices.astype(np.int32)
-    return SparseWeights(indptr, indices, matrix.data, num_features)
+    is_bias = features == num_features
+    biases_L = np.zeros(num_labels, np.float32)
+    biases_L[labels[is_bias]] = values[is_bias]
+    keys = features[~is_bias] * num_labels + labels[~is_bias]
+    order = np.argsort(keys)
+    return SparseWeights(keys[order], values[~is_bias][order], biases_L, num_features)

@@ -11,7 +11,6 @@ inputs of the join.
 
 from __future__ import annotations
 
-import threading
 from pathlib import Path
 from typing import ClassVar, Literal, final
 
@@ -51,12 +50,6 @@ class _Document(BaseModel):
     config: SparseLinearConfig
 
 
-class _Scratch(threading.local):
-    """A query of zeros for each thread: to make one costs more than most queries."""
-
-    query: FloatArray | None = None
-
-
 @final
 class SparseLinear(Ranker):
     """The margin of each hit's classifier, joined with its score and the label's frequency.
@@ -84,7 +77,6 @@ class SparseLinear(Ranker):
         self._config = config
         self.weights = weights
         self.frequencies_L = frequencies_L
-        self._scratch = _Scratch()
 
     @property
     @override
@@ -115,18 +107,13 @@ class SparseLinear(Ranker):
         if not isinstance(features, SparseQueries) or features.num_features != self.num_features:
             expected = f"{self.num_features} sparse features"
             raise InvalidInputError("features", expected=expected, actual=type(features).__name__)
-        if self._scratch.query is None:
-            self._scratch.query = np.zeros(self.num_features + 1, np.float32)
-        query_F = self._scratch.query
-        query_F[-1] = 1.0
         ends, offsets = features.indptr.tolist(), shortlist.offsets.tolist()
         margins_N = np.empty(len(shortlist.labels), np.float32)
         for i in range(len(shortlist)):
-            indices = features.indices[ends[i] : ends[i + 1]]
+            entries = slice(ends[i], ends[i + 1])
+            query = features.indices[entries], features.values[entries]
             hits = slice(offsets[i], offsets[i + 1])
-            query_F[indices] = features.values[ends[i] : ends[i + 1]]
-            margins_N[hits] = self.weights.margins(query_F, shortlist.labels[hits])
-            query_F[indices] = 0.0
+            margins_N[hits] = self.weights.margins(*query, shortlist.labels[hits])
         return margins_N
 
     def inputs(self, shortlist: TopK, features: Features) -> FloatArray:

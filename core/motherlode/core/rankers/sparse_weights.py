@@ -1,6 +1,10 @@
-"""Sparse linear classifiers in compressed rows, mapped from a file.
+"""Sparse linear classifiers of labels, mapped from a file.
 
-Shapes: F features, L labels, W weights in all, C labels of one query.
+Weights stand feature by feature and not label by label: a frequent label has a weight for almost
+every feature, a query has few. So the weights of a query's features are looked up, and the cost of
+a query does not depend on how many weights its hits have.
+
+Shapes: F features, L labels, W weights in all, Q features of one query, C labels of one query.
 """
 
 from __future__ import annotations
@@ -9,7 +13,6 @@ from pathlib import Path
 from typing import final
 
 import numpy as np
-from numpy.typing import NDArray
 from safetensors.numpy import save_file
 
 from motherlode.core.array_file import map_arrays
@@ -19,58 +22,60 @@ from motherlode.core.queries import FloatArray, IntArray
 
 @final
 class SparseWeights:
-    """One row of weights for each label; the last of a row is its bias, as if of a feature F.
+    """A weight for some pairs of a feature and a label, 0 for all others, and a bias of each label.
 
     Args:
-        indptr: int64 [L + 1], offsets of the rows, none of which is empty.
-        indices: int32 [W], features, ascending within a row; the last of each row is F.
-        values: float32 [W], finite.
+        keys_W: int64 [W], feature * L + label of each weight, ascending.
+        values_W: float32 [W].
+        biases_L: float32 [L].
         num_features: F.
 
     Raises:
-        InvalidInputError: If the arrays are no such rows.
+        InvalidInputError: If the arrays are of other types or sizes; names the one at fault.
     """
 
     def __init__(
-        self,
-        indptr: IntArray,
-        indices: NDArray[np.int32],
-        values: FloatArray,
-        num_features: int,
+        self, keys_W: IntArray, values_W: FloatArray, biases_L: FloatArray, num_features: int
     ) -> None:
-        self.indptr = indptr
-        self.indices = indices
-        self.values = values
+        self.keys_W = keys_W
+        self.values_W = values_W
+        self.biases_L = biases_L
         self.num_features = num_features
         self._check()
 
     @property
     def num_labels(self) -> int:
         """L."""
-        return len(self.indptr) - 1
+        return len(self.biases_L)
 
     @property
     def nbytes(self) -> int:
-        """Memory of its arrays, in bytes; mapped, it is taken only where rows are used."""
-        return self.indptr.nbytes + self.indices.nbytes + self.values.nbytes
+        """Memory of its arrays, in bytes; mapped, it is taken only where features are used."""
+        return self.keys_W.nbytes + self.values_W.nbytes + self.biases_L.nbytes
 
-    def margins(self, query_F: FloatArray, labels_C: IntArray) -> FloatArray:
-        """float32 [C]: the inner product of one query with the weights of each label.
+    def margins(self, indices_Q: IntArray, values_Q: FloatArray, labels_C: IntArray) -> FloatArray:
+        """float32 [C]: bias and inner product with the weights of each label, of one query.
+
+        The bits of a margin depend on the query and its label alone.
 
         Args:
-            query_F: float32 [F + 1], the query with 1 at its end.
+            indices_Q: int64 [Q], the query's features, ascending.
+            values_Q: float32 [Q], their values.
             labels_C: int64 [C], rows.
         """
-        starts_C = self.indptr.take(labels_C)
-        lengths_C = self.indptr.take(labels_C + 1) - starts_C
-        ends_C = np.cumsum(lengths_C)
-        firsts_C = ends_C - lengths_C
-        places = np.repeat(starts_C - firsts_C, lengths_C)
-        places += np.arange(len(places))
-        products = query_F.take(self.indices.take(places))
-        products *= self.values.take(places)
-        margins_C: FloatArray = np.add.reduceat(products, firsts_C)
-        return margins_C
+        biases_C: FloatArray = self.biases_L.take(labels_C)
+        if len(self.keys_W) == 0:
+            return biases_C
+        # What is looked up in order is found faster.
+        order_C = np.argsort(labels_C)
+        wanted_QC = indices_Q[:, None] * self.num_labels + labels_C[order_C]
+        places_QC = self.keys_W.searchsorted(wanted_QC.ravel()).reshape(wanted_QC.shape)
+        products_QC = self.values_W.take(places_QC, mode="clip")
+        products_QC[self.keys_W.take(places_QC, mode="clip") != wanted_QC] = 0.0
+        products_QC *= values_Q[:, None]
+        # Over the first axis numpy adds row by row, whatever the number of columns.
+        biases_C[order_C] += products_QC.sum(axis=0)
+        return biases_C
 
     def save(self, path: Path, frequencies_L: IntArray) -> None:
         """Writes the arrays, with the labels' frequencies, as a safetensors file.
@@ -79,9 +84,9 @@ class SparseWeights:
             OSError: If the file cannot be written.
         """
         arrays = {
-            "indptr": self.indptr,
-            "indices": self.indices,
-            "values": self.values,
+            "keys": self.keys_W,
+            "values": self.values_W,
+            "biases": self.biases_L,
             "frequencies": frequencies_L,
         }
         save_file({name: np.ascontiguousarray(array) for name, array in arrays.items()}, path)
@@ -91,11 +96,11 @@ class SparseWeights:
         """What `save` wrote, mapped: the weights, and int64 [L] frequencies.
 
         Raises:
-            BundleError: If the file cannot be read or holds no such rows.
+            BundleError: If the file cannot be read or holds no such arrays.
         """
         arrays = map_arrays(path)
         try:
-            parts = arrays["indptr"], arrays["indices"], arrays["values"]
+            parts = arrays["keys"], arrays["values"], arrays["biases"]
             weights = cls(*parts, num_features)
             frequencies_L = arrays["frequencies"]
         except (KeyError, InvalidInputError) as error:
@@ -106,21 +111,18 @@ class SparseWeights:
 
     def _check(self) -> None:
         for name, array, dtype in (
-            ("indptr", self.indptr, np.int64),
-            ("indices", self.indices, np.int32),
-            ("values", self.values, np.float32),
+            ("keys", self.keys_W, np.int64),
+            ("values", self.values_W, np.float32),
+            ("biases", self.biases_L, np.float32),
         ):
             if array.ndim != 1 or array.dtype != dtype:
                 expected = f"a row of {np.dtype(dtype).name}"
-                raise InvalidInputError(name, expected=expected, actual=f"{array.dtype}")
-        if not (len(self.indptr) > 1 and self.indptr[0] == 0 and np.diff(self.indptr).min() > 0):
-            expected = "offsets from 0 of one or more rows, none empty"
-            raise InvalidInputError("indptr", expected=expected, actual="others")
-        num_weights = int(self.indptr[-1])
-        if not len(self.indices) == len(self.values) == num_weights:
-            actual = f"{len(self.indices)} indices and {len(self.values)} values"
-            raise InvalidInputError("indices", expected=f"{num_weights} of both", actual=actual)
-        in_range = self.indices.min() >= 0 and self.indices.max() == self.num_features
-        if not in_range or (self.indices[self.indptr[1:] - 1] != self.num_features).any():
-            expected = f"0 to {self.num_features}, which ends each row"
-            raise InvalidInputError("indices", expected=expected, actual="others")
+                actual = f"{array.dtype} {list(array.shape)}"
+                raise InvalidInputError(name, expected=expected, actual=actual)
+        if len(self.keys_W) != len(self.values_W):
+            expected = f"{len(self.keys_W)}, one of each key"
+            raise InvalidInputError("values", expected=expected, actual=len(self.values_W))
+        num_pairs = self.num_features * self.num_labels
+        if len(self.keys_W) and not 0 <= self.keys_W[0] <= self.keys_W[-1] < num_pairs:
+            expected = f"0 to {num_pairs - 1}, ascending"
+            raise InvalidInputError("keys", expected=expected, actual=self.keys_W[[0, -1]].tolist())

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 from cyclopts import Parameter
 
 from motherlode.cli.output import print_json, print_line, print_table
-from motherlode.core.errors import BundleError, NotFoundError
+from motherlode.core.errors import BundleError, ConfigError, NotFoundError
 from motherlode.core.manifest import Manifest
 from motherlode.core.repository import Repository, parse_model_ref
 
@@ -20,20 +20,25 @@ def inspect(
     *,
     repository: Path,
     model: str | None = None,
+    placement: Annotated[bool, Parameter(negative=())] = False,
     json: Annotated[bool, Parameter(negative=())] = False,
 ) -> None:
-    """Show what a repository or a model holds.
+    """Show what a repository or a model holds, or where a model would go on this machine.
 
     Without a model, lists all models with their versions and aliases.
 
     Args:
         repository: Folder of the repository.
         model: MODEL, MODEL@VERSION or MODEL@ALIAS; MODEL alone means its newest version.
+        placement: Show where the model's index and encoder would go on this machine, what each kind
+            of query would use, and why. Nothing of the model is loaded.
         json: Print one JSON document.
     """
     opened = Repository(repository)
     if not repository.is_dir():
         raise NotFoundError("repository", str(repository))
+    if placement and model is None:
+        raise ConfigError("model", expected="a model to place", actual="none")
     if model is None:
         listing = [_list_model(opened, name) for name in opened.models()]
         _print_json_or(json, {"models": listing}, lambda: _print_listing(repository, listing))
@@ -43,6 +48,12 @@ def inspect(
     manifest = opened.manifest(name, version)
     aliases = _aliases_of(opened, name, version)
     head = {"model": name, "version": version, "aliases": aliases}
+    if placement:
+        # Imported here: to look into a repository takes neither PyTorch nor FAISS.
+        from motherlode.cli.placement import print_placement  # noqa: PLC0415
+
+        print_placement(head, manifest, json=json)
+        return
     document = head | manifest.model_dump(mode="json")
     _print_json_or(json, document, lambda: _print_manifest(head, manifest))
 

@@ -9,6 +9,8 @@ label_encoder.safetensors         optional: embeds the texts of new labels where
 index/index.faiss                 finds labels by embedding
 ranker/                           optional: ranks the hits of the index anew
 golden.arrow                      queries with the answers they must get
+query_sample.safetensors          optional: embeddings of queries that the model did not learn from,
+                                  to measure an index with; serving never reads it
 training_state.safetensors        optional: where a warm start goes on; serving never reads it
 evaluation.json  report.html      measured quality, for people
 
@@ -51,6 +53,7 @@ from motherlode.core.manifest import (
     LABEL_ENCODER_FILE,
     LABELS_FILE,
     MANIFEST_FILE,
+    QUERY_SAMPLE_FILE,
     RANKER_FOLDER,
     REPORT_FILE,
     TRAINING_STATE_FILE,
@@ -70,6 +73,7 @@ from motherlode.core.staging import sync_tree
 __all__ = ["Bundle", "BundleDraft", "read_bundle", "write_bundle"]
 
 _MATRIX_NAME = "label_embeddings"
+_SAMPLE_NAME = "query_embeddings"
 _INDEX_CONFIG: TypeAdapter[IndexConfig] = TypeAdapter(IndexConfig)
 
 
@@ -98,6 +102,20 @@ class Bundle:
             return self.encoder
         config = self.encoder.config.without_network().model_dump()
         return load_encoder(self.path / LABEL_ENCODER_FILE, config, self.encoder.num_features)
+
+    def query_sample(self) -> FloatArray | None:
+        """float32 [B, D], mapped: queries to measure an index with; None where there are none.
+
+        Raises:
+            BundleError: If the file cannot be read or is of another width.
+        """
+        if QUERY_SAMPLE_FILE not in self.manifest.files:
+            return None
+        path, width = self.path / QUERY_SAMPLE_FILE, self.manifest.dimensions.width
+        sample_BD = map_matrix(path, _SAMPLE_NAME)
+        if sample_BD.shape[1] != width:
+            raise BundleError(path, f"width is {sample_BD.shape[1]}, expected {width}")
+        return sample_BD
 
     def training_state(self) -> dict[str, FloatArray]:
         """Arrays that a warm start takes over, by name; empty where the bundle has none.
@@ -201,6 +219,8 @@ def _write_parts(draft: BundleDraft, folder: Path) -> None:
         writers[RANKER_FOLDER] = draft.ranker.save
     if draft.label_encoder is not None:
         writers[LABEL_ENCODER_FILE] = draft.label_encoder.save
+    if (sample_BD := draft.query_sample_BD) is not None:
+        writers[QUERY_SAMPLE_FILE] = lambda path: write_matrix(path, _SAMPLE_NAME, sample_BD)
     if draft.training_state:
         writers[TRAINING_STATE_FILE] = lambda path: save_file(draft.training_state, path)
     for name, write in writers.items():

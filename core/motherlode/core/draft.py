@@ -60,6 +60,7 @@ class BundleDraft:
         training_state: Arrays that a warm start takes over, by name; may be empty.
         ranker: Ranks the hits of the index anew, or None.
         label_encoder: Embedding of a label text's features, where it is not that of a query.
+        query_sample_BD: float32 [B, D], embeddings of queries to measure an index with, or None.
     """
 
     featurizer: Featurizer
@@ -79,6 +80,7 @@ class BundleDraft:
     training_state: dict[str, FloatArray] = field(default_factory=dict)
     ranker: Ranker | None = None
     label_encoder: QueryEncoder | None = None
+    query_sample_BD: FloatArray | None = None
 
     @property
     def dimensions(self) -> Dimensions:

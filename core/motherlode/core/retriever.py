@@ -70,6 +70,19 @@ class QueryPath:
             return queries.embeddings_BD
         return self._encode(self.featurizer.transform(queries))
 
+    def encode_known(self, queries: Queries) -> FloatArray:
+        """Embeddings of the queries that have a known feature: float32 [at most B, D].
+
+        Others have no hits, and never come to the index.
+        """
+        if isinstance(queries, EmbeddingQueries):
+            return queries.embeddings_BD
+        return self._encode(_drop_empty_rows(self.featurizer.transform(queries))[0])
+
+    def num_hits(self, k: int) -> int:
+        """Hits that the index is asked for, so that k can be given: more where a ranker follows."""
+        return k if self.ranker is None or k < 1 else self.ranker.shortlist_for(k)
+
     def top_k(
         self,
         queries: Queries,
@@ -121,9 +134,8 @@ class QueryPath:
         started = perf_counter()
         embeddings_BD = self._encode(features)
         times.encode_s += perf_counter() - started
-        num_hits = k if self.ranker is None or k < 1 else self.ranker.shortlist_for(k)
         try:
-            top = self._search(embeddings_BD, num_hits, wanted, times)
+            top = self._search(embeddings_BD, self.num_hits(k), wanted, times)
         except InvalidQueryError as error:
             raise _as_of_features(error, features) from error
         return top if self.ranker is None else self._rank(self.ranker, top, features, k, times)

@@ -10,6 +10,7 @@ import pytest
 
 from motherlode.cli.inspect import inspect
 from motherlode.core.errors import BundleError, ConfigError, NotFoundError
+from motherlode.core.index.devices import Device
 from motherlode.core.repository import Repository
 from tests.support.bundles import publish_tiny, tiny_draft
 
@@ -161,3 +162,38 @@ def test_a_model_folder_that_cannot_be_read_is_a_row(
     line = capsys.readouterr().out.splitlines()[1]
     assert line.startswith("tiny")
     assert line.endswith("cannot be read: Permission denied")
+
+
+def test_the_placement_is_shown_with_its_reasons(
+    repository: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cpu = Device(name="cpu", description="4 cores", free_bytes=2**30)
+    monkeypatch.setattr("motherlode.cli.placement.detect_devices", lambda: (cpu,))
+    inspect(repository=repository, model="tiny@1", placement=True)
+    lines = [line.split() for line in capsys.readouterr().out.splitlines()]
+    assert lines[1] == ["cpu", "1,024", "4", "cores"]
+    assert lines[4][:3] == ["index", "cpu", "float32"]
+    assert lines[4][-4:] == ["there", "is", "no", "GPU"]
+    assert lines[-1][:2] == ["all", "cpu"]
+
+
+def test_the_placement_as_json_is_one_document(
+    repository: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    devices = (
+        Device(name="cpu", description="4 cores", free_bytes=2**10),
+        Device(name="gpu:0", description="a GPU", free_bytes=2**34),
+    )
+    monkeypatch.setattr("motherlode.cli.placement.detect_devices", lambda: devices)
+    inspect(repository=repository, model="tiny@1", placement=True, json=True)
+    document = json.loads(capsys.readouterr().out)
+    assert (document["model"], document["version"]) == ("tiny", 1)
+    assert [device["name"] for device in document["devices"]] == ["cpu", "gpu:0"]
+    assert [p["devices"] for p in document["placements"]] == [["gpu:0"], ["gpu:0"], ["cpu"]]
+    assert [r["place"] for r in document["routes"]] == ["gpu", "cpu", "cpu"]
+    assert document["problems"][0].startswith("needs 0 MiB of RAM")
+
+
+def test_a_placement_is_that_of_a_model(repository: Path) -> None:
+    with pytest.raises(ConfigError, match="model: expected a model to place"):
+        inspect(repository=repository, placement=True)

@@ -127,6 +127,18 @@ def test_broken_training_state_is_named(tmp_path: Path, draft: BundleDraft) -> N
         read_bundle(folder).training_state()
 
 
+def test_the_sample_of_queries_comes_back(tmp_path: Path, draft: BundleDraft) -> None:
+    sample_BD = draft.golden.embeddings_BD
+    write_bundle(replace(draft, query_sample_BD=sample_BD), tmp_path / "sampled")
+    np.testing.assert_array_equal(read_bundle(tmp_path / "sampled").query_sample(), sample_BD)
+
+
+def test_a_sample_of_another_width_is_named(tmp_path: Path, draft: BundleDraft) -> None:
+    write_bundle(replace(draft, query_sample_BD=np.ones((3, 2), np.float32)), tmp_path / "sampled")
+    with pytest.raises(BundleError, match=r"query_sample\.safetensors: width is 2, expected 16"):
+        read_bundle(tmp_path / "sampled").query_sample()
+
+
 def test_label_embeddings_are_mapped_and_cannot_be_written_to(folder: Path) -> None:
     labels_LD = read_bundle(folder).labels_LD
     assert not labels_LD.flags.writeable

@@ -268,3 +268,18 @@ def test_nothing_held_out_and_no_test_data_publishes_without_an_evaluation(tmp_p
     data = write_planted(tmp_path / "data", with_test=False)
     outcome = run(data, tmp_path / "repository", small_config(loop={"held_out": 0}))
     assert outcome.figures == {}
+
+
+@pytest.mark.parametrize("with_test", [True, False])
+def test_a_bundle_keeps_embeddings_of_queries_that_it_did_not_learn_from(
+    tmp_path: Path, *, with_test: bool
+) -> None:
+    data = write_planted(tmp_path / "data", with_test=with_test)
+    run(data, tmp_path / "repository", small_config(loop={"epochs": 1}))
+    bundle = read_bundle(Repository(tmp_path / "repository").path_of("planted", 1))
+    sample_BD = bundle.query_sample()
+    assert sample_BD is not None
+    # 50 test queries, or the 20 that were held out of the training.
+    assert sample_BD.shape == (50 if with_test else 20, 64)
+    golden_BD = bundle.golden.embeddings_BD
+    assert all((np.abs(sample_BD - query_D).max(axis=1) < 1e-6).any() for query_D in golden_BD)

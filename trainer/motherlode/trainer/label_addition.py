@@ -20,11 +20,11 @@ from motherlode.core.bundle import Bundle, BundleDraft, read_bundle
 from motherlode.core.errors import ConfigError, InvalidInputError
 from motherlode.core.index import IndexConfig, build_index, measure_recall
 from motherlode.core.labels import LabelTable
-from motherlode.core.manifest import LABEL_ENCODER_FILE
 from motherlode.core.queries import FloatArray, SparseQueries, TextQueries
 from motherlode.core.records import read_label_table
 from motherlode.core.repository import Repository
 from motherlode.core.retriever import QueryPath
+from motherlode.trainer.revision import Revision, revise, seed_of
 
 _SHOWN = 3
 _RECALL_K = 10
@@ -110,30 +110,21 @@ def _length(parent: Bundle) -> float | None:
 
 
 def _draft(parent: Bundle, added: LabelTable, embeddings_ND: FloatArray) -> BundleDraft:
-    manifest, seed = parent.manifest, int(parent.manifest.config.get("seed", 0))
     labels_LD = np.concatenate([parent.labels_LD, embeddings_ND])
     config: Any = TypeAdapter(IndexConfig).validate_python(parent.index.config.model_dump())
-    index = build_index(config, labels_LD, seed=seed)
-    golden = parent.golden
-    path = QueryPath(parent.featurizer, parent.encoder, index)
-    queries_BD, k = path.encode(golden.queries), min(_RECALL_K, len(labels_LD))
-    return BundleDraft(
-        featurizer=parent.featurizer,
-        encoder=parent.encoder,
-        labels=_joined(parent.labels, added),
-        labels_LD=labels_LD,
-        index=index,
-        golden=path.take_golden(golden.queries, golden.k),
-        evaluation={},
-        report_html=None,
-        index_recall={f"R@{k}": measure_recall(index, labels_LD, queries_BD, k)},
-        score_meaning=next(s.score_meaning for s in manifest.stages if s.name == "index") or "",
-        config=manifest.config,
-        config_digest=manifest.config_digest,
-        data_digest=manifest.data_digest,
-        parents={"labels_added_to": manifest.digest},
-        training_state=_training_state(parent, len(added)),
-        label_encoder=parent.label_encoder() if LABEL_ENCODER_FILE in manifest.files else None,
+    index = build_index(config, labels_LD, seed=seed_of(parent))
+    queries_BD = QueryPath(parent.featurizer, parent.encoder, index).encode(parent.golden.queries)
+    k = min(_RECALL_K, len(labels_LD))
+    return revise(
+        parent,
+        Revision(
+            kind="labels_added_to",
+            labels=_joined(parent.labels, added),
+            labels_LD=labels_LD,
+            index=index,
+            index_recall={f"R@{k}": measure_recall(index, labels_LD, queries_BD, k)},
+            training_state=_training_state(parent, len(added)),
+        ),
     )
 
 

@@ -89,7 +89,8 @@ def make_draft(trained: TrainedModel, dataset_name: str) -> BundleDraft:
     config, model = trained.config, trained.model
     path, labels_LD = trained.path, trained.labels_LD
     asked = trained.test if trained.test is not None else trained.train
-    queries_BD = path.encode(_spread(asked, _RECALL_QUERIES).queries)
+    sample = _spread(asked, _RECALL_QUERIES).queries
+    queries_BD = path.encode(sample)
     k = min(_RECALL_K, len(labels_LD))
     recall = {f"R@{k}": measure_recall(path.index, labels_LD, queries_BD, k)}
     evaluation, report = _judge(trained, dataset_name, recall)
@@ -113,7 +114,14 @@ def make_draft(trained: TrainedModel, dataset_name: str) -> BundleDraft:
         training_state=_training_state(model),
         ranker=path.ranker,
         label_encoder=model.text.encoder if has_own_text_encoder(config) and model.text else None,
+        query_sample_BD=_query_sample(trained, path, sample),
     )
+
+
+def _query_sample(trained: TrainedModel, path: QueryPath, sample: Queries) -> FloatArray | None:
+    """float32 [B, D]; None where there are only queries that the model learned from."""
+    known_BD = path.encode_known(sample)
+    return None if trained.test is None or not len(known_BD) else known_BD
 
 
 def _training_state(model: Model) -> dict[str, FloatArray]:

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from html import escape
 from importlib import resources
 from string import Template
-from typing import Any, NewType, final
+from typing import Any, final
 
 from motherlode.trainer.charts import (
     HeldOutPoint,
@@ -22,9 +21,16 @@ from motherlode.trainer.charts import (
 )
 from motherlode.trainer.evaluation import Bucket, Evaluation
 from motherlode.trainer.examples import Example, Examples, Hit
-
-# Text that is already HTML, as against text that must be escaped.
-Html = NewType("Html", str)
+from motherlode.trainer.page import (
+    Html,
+    figure_card,
+    join,
+    list_of,
+    page,
+    readable,
+    table_card,
+    text,
+)
 
 _TILES = {
     "P@1": "queries whose first hit is true",
@@ -42,7 +48,6 @@ _ROWS = {
 _HEADLINES = frozenset(
     ("P@1", "P@3", "P@5", "nDCG@5", "PSP@1", "PSP@3", "PSP@5", "R@1", "R@10", "R@100")
 )
-_CONTROL_CHARACTERS = dict.fromkeys((*range(32), *range(127, 160)), "\ufffd")
 
 
 @final
@@ -84,11 +89,8 @@ class ReportContent:
 
 def render_report(content: ReportContent) -> str:
     """The page; write it as UTF-8. All text in it is escaped, and it loads nothing else."""
-    template = resources.files("motherlode.trainer").joinpath("report.html")
-    return Template(template.read_text("utf-8")).substitute(
-        title=_text(f"{content.model} · {content.dataset} · training report"),
-        model=_text(content.model),
-        lead=_lead(content),
+    sections = resources.files("motherlode.trainer").joinpath("report.html").read_text("utf-8")
+    body = Template(sections).substitute(
         quality_note=_quality_note(content),
         quality=_quality(content.evaluation),
         training=_training(content),
@@ -98,11 +100,18 @@ def render_report(content: ReportContent) -> str:
         facts=_facts(content),
         config=_config(content.config),
     )
+    return page(
+        kind="Training report",
+        title=f"{content.model} · {content.dataset} · training report",
+        heading=content.model,
+        lead=_lead(content),
+        body=Html(body),
+    )
 
 
 def _lead(content: ReportContent) -> Html:
-    made = f", {_text(content.created_at)}" if content.created_at else ""
-    return Html(f"Trained on <bdi>{_text(content.dataset)}</bdi>{made}.")
+    made = f", {text(content.created_at)}" if content.created_at else ""
+    return Html(f"Trained on <bdi>{text(content.dataset)}</bdi>{made}.")
 
 
 def _quality_note(content: ReportContent) -> Html:
@@ -112,26 +121,26 @@ def _quality_note(content: ReportContent) -> Html:
     if evaluation.num_unlabelled:
         parts.append(f"{evaluation.num_unlabelled:,} of them have no true label and count as 0.")
     parts.append(f"Propensities with A = {propensity.a:g} and B = {propensity.b:g}.")
-    return _text(" ".join(parts))
+    return text(" ".join(parts))
 
 
 def _quality(evaluation: Evaluation) -> Html:
     figures = evaluation.figures
-    tiles = _join(
+    tiles = join(
         f'<div class="card"><dt>{name}</dt><dd>{figures[name]:.1f} <small>%</small></dd>'
         f'<dd class="what">{what}</dd></div>'
         for name, what in _TILES.items()
         if name in figures
     )
     ks = sorted({int(name.partition("@")[2]) for name in figures})
-    heads = _join(f'<th scope="col">k = {k}</th>' for k in ks)
-    rows = _join(
+    heads = join(f'<th scope="col">k = {k}</th>' for k in ks)
+    rows = join(
         f'<tr><th scope="row">{row}@k<span>{what}</span></th>'
-        + _join(_figure_cell(figures, f"{row}@{k}") for k in ks)
+        + join(_figure_cell(figures, f"{row}@{k}") for k in ks)
         + "</tr>"
         for row, what in _ROWS.items()
     )
-    table = _table("Figures by depth", Html(f'<th scope="col">Figure</th>{heads}'), rows)
+    table = table_card("Figures by depth", Html(f'<th scope="col">Figure</th>{heads}'), rows)
     return Html(f'<dl class="tiles">{tiles}</dl>{table}')
 
 
@@ -142,42 +151,28 @@ def _figure_cell(figures: Mapping[str, float], name: str) -> Html:
     return Html(f"<td{style}>{figures[name]:.2f}</td>")
 
 
-def _table(caption: str, heads: Html, rows: Html) -> Html:
-    return Html(
-        f'<div class="card scroll" tabindex="0" role="group" aria-label="{caption}"><table>'
-        f'<caption class="hidden">{caption}</caption>'
-        f"<thead><tr>{heads}</tr></thead><tbody>{rows}</tbody></table></div>"
-    )
-
-
 def _training(content: ReportContent) -> Html:
     figures = []
     if any(math.isfinite(point.loss) for point in content.losses):
         chart = loss_chart(content.losses)
-        figures.append(_figure("Training loss", "mean since the point before", chart))
+        figures.append(figure_card("Training loss", "mean since the point before", chart))
     if content.held_out:
         chart = held_out_chart(content.held_out)
         figures.append(
-            _figure("Held-out quality", "per cent, on queries kept out of training", chart)
+            figure_card("Held-out quality", "per cent, on queries kept out of training", chart)
         )
     if not figures:
         return Html('<p class="note">No learning curve was recorded.</p>')
-    return Html(f'<div class="pair">{_join(figures)}</div>')
-
-
-def _figure(title: str, what: str, svg: str) -> Html:
-    return Html(
-        f'<figure class="card"><figcaption>{title}<span>{what}</span></figcaption>{svg}</figure>'
-    )
+    return Html(f'<div class="pair">{join(figures)}</div>')
 
 
 def _frequency(buckets: Sequence[Bucket]) -> Html:
-    recall = _figure("R@10", "per cent of the range’s true labels", recall_chart(buckets))
-    part = _figure("Part of P@5", "per cent of the first five hits", precision_chart(buckets))
+    recall = figure_card("R@10", "per cent of the range’s true labels", recall_chart(buckets))
+    part = figure_card("Part of P@5", "per cent of the first five hits", precision_chart(buckets))
     columns = ("Training queries", "Labels", "True labels", "Queries", "R@10", "Part of P@5")
-    heads = _join(f'<th scope="col">{column}</th>' for column in columns)
-    rows = _join(map(_bucket_row, buckets))
-    table = _table("Quality by label frequency", heads, rows)
+    heads = join(f'<th scope="col">{column}</th>' for column in columns)
+    rows = join(map(_bucket_row, buckets))
+    table = table_card("Quality by label frequency", heads, rows)
     return Html(f'<div class="pair">{recall}{part}</div>{table}')
 
 
@@ -190,27 +185,27 @@ def _bucket_row(bucket: Bucket) -> Html:
         recall,
         f"{bucket.precision:.2f}",
     )
-    name = _text(bucket_name(bucket))
-    return Html(f'<tr><th scope="row">{name}</th>{_join(f"<td>{c}</td>" for c in cells)}</tr>')
+    name = text(bucket_name(bucket))
+    return Html(f'<tr><th scope="row">{name}</th>{join(f"<td>{c}</td>" for c in cells)}</tr>')
 
 
 def _cards(examples: Sequence[Example]) -> Html:
     if not examples:
         return Html('<p class="note">There is none.</p>')
-    return Html(f'<div class="pair">{_join(map(_card, examples))}</div>')
+    return Html(f'<div class="pair">{join(map(_card, examples))}</div>')
 
 
 def _card(example: Example) -> Html:
-    hits = _join(_hit(rank, hit) for rank, hit in enumerate(example.hits, start=1))
+    hits = join(_hit(rank, hit) for rank, hit in enumerate(example.hits, start=1))
     return Html(
-        f'<article class="card example"><p class="query"><bdi>{_text(example.query)}</bdi></p>'
+        f'<article class="card example"><p class="query"><bdi>{text(example.query)}</bdi></p>'
         f'<p class="truth">True: {_truth(example)}</p><ol class="hits">{hits}</ol>'
         f"{_rank_note(example)}</article>"
     )
 
 
 def _truth(example: Example) -> Html:
-    names = [f"<bdi>{_text(label)}</bdi>" for label in example.true_labels]
+    names = [f"<bdi>{text(label)}</bdi>" for label in example.true_labels]
     num_more = example.num_true - len(names)
     if num_more and names:
         names.append(f"{num_more:,} more")
@@ -221,7 +216,7 @@ def _hit(rank: int, hit: Hit) -> Html:
     style = ' class="true"' if hit.is_true else ""
     mark = ' <span class="mark">✓<span class="hidden"> true</span></span>' if hit.is_true else ""
     return Html(
-        f"<li{style}><span>{rank}</span><span><bdi>{_text(hit.label)}</bdi>{mark}</span>"
+        f"<li{style}><span>{rank}</span><span><bdi>{text(hit.label)}</bdi>{mark}</span>"
         f"<span>{hit.score:.3f}</span></li>"
     )
 
@@ -238,10 +233,10 @@ def _facts(content: ReportContent) -> Html:
     index = dict(content.index)
     for name, share in content.index_recall.items():
         index[f"{name} against exact search"] = f"{100 * share:.2f} %"
-    digests = _list_of(content.digests, lambda value: Html(f"<code>{_text(value)}</code>"))
+    digests = list_of(content.digests, lambda value: Html(f"<code>{text(value)}</code>"))
     return Html(
-        f'<div class="pair"><div class="card"><h3>Size</h3>{_list_of(content.facts, _value)}</div>'
-        f'<div class="card"><h3>Index</h3>{_list_of(index, _value)}</div></div>'
+        f'<div class="pair"><div class="card"><h3>Size</h3>{list_of(content.facts, readable)}</div>'
+        f'<div class="card"><h3>Index</h3>{list_of(index, readable)}</div></div>'
         f'<div class="card wide"><h3>Digests</h3>{digests}</div>'
     )
 
@@ -251,12 +246,12 @@ def _config(config: Mapping[str, Any]) -> Html:
     sections = {name: value for name, value in config.items() if isinstance(value, Mapping)}
     cards = [("General", plain)] if plain else []
     cards.extend((name, dict(_flat(value))) for name, value in sections.items())
-    return Html(f'<div class="config">{_join(_config_card(*card) for card in cards)}</div>')
+    return Html(f'<div class="config">{join(_config_card(*card) for card in cards)}</div>')
 
 
 def _config_card(name: str, values: Mapping[str, object]) -> Html:
-    rows = _list_of(values, lambda value: Html(f"<code>{_text(_as_json(value))}</code>"))
-    return Html(f'<div class="card"><h3>{_text(name)}</h3>{rows}</div>')
+    rows = list_of(values, lambda value: Html(f"<code>{text(_as_json(value))}</code>"))
+    return Html(f'<div class="card"><h3>{text(name)}</h3>{rows}</div>')
 
 
 def _flat(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
@@ -269,24 +264,3 @@ def _flat(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, An
 
 def _as_json(value: object) -> str:
     return json.dumps(value, ensure_ascii=False, default=str)
-
-
-def _list_of(values: Mapping[str, Any], show: Callable[[Any], Html]) -> Html:
-    rows = _join(f"<dt>{_text(name)}</dt><dd>{show(v)}</dd>" for name, v in values.items())
-    return Html(f'<dl class="facts">{rows}</dl>')
-
-
-def _value(value: object) -> Html:
-    if isinstance(value, int) and not isinstance(value, bool):
-        return _text(f"{value:,}")
-    return _text(f"{value:g}" if isinstance(value, float) else value)
-
-
-def _join(parts: Iterable[str]) -> Html:
-    return Html("".join(parts))
-
-
-def _text(value: object) -> Html:
-    """The value as text that shows in a page just as it is."""
-    encodable = str(value).encode("utf-8", "replace").decode()
-    return Html(escape(encodable.translate(_CONTROL_CHARACTERS)))

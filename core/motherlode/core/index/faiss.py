@@ -85,6 +85,11 @@ def _one_thread(*, needed: bool = True) -> Iterator[None]:
         faiss.omp_set_num_threads(before)
 
 
+def num_gpus() -> int:
+    """GPUs that this build of FAISS can use; none with `faiss-cpu`."""
+    return int(faiss.get_num_gpus()) if hasattr(faiss, "get_num_gpus") else 0
+
+
 def top_inner_products(
     queries_BD: FloatArray, labels_LD: FloatArray, count: int
 ) -> tuple[FloatArray, IntArray]:

@@ -223,7 +223,18 @@ def measure_recall(
     exact = build_index(ExactConfig(), labels_LD, seed=0)
     best_BK = exact.search(queries_BD, k).scores.reshape(len(queries_BD), -1)
     found_BK = index.search(queries_BD, k).scores.reshape(best_BK.shape)
-    return float((found_BK >= best_BK[:, -1:]).mean())
+    return float(shares_found(found_BK, best_BK).mean())
+
+
+def shares_found(found_BK: FloatArray, best_BK: FloatArray) -> NDArray[np.float64]:
+    """float64 [B]: share, 0 to 1, of the K best labels of each query that an index finds.
+
+    Args:
+        found_BK: float32 [B, K], scores of its hits.
+        best_BK: float32 [B, K], scores of the best labels, best first.
+    """
+    shares_B: NDArray[np.float64] = (found_BK >= best_BK[:, -1:]).mean(axis=1)
+    return shares_B
 
 
 def _expect(path: Path, facts: faiss.Facts, *, family: str, width: int, num_vectors: int) -> None:

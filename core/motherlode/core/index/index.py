@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
+from copy import copy
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar, final
+from typing import Any, ClassVar, Self, final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -157,6 +158,17 @@ class LabelIndex(ABC):
     def predicted_bytes(self) -> int:
         """Memory that the index needs beside `labels_LD`, in bytes."""
         return facts_of(self._index).size_bytes
+
+    @final
+    def configured(self, config: IndexConfig) -> Self:
+        """The same index, searched with other settings; both share all that was built.
+
+        Args:
+            config: As it was built, but for settings that matter at search time alone.
+        """
+        other = copy(self)
+        other.config = config
+        return other
 
     @abstractmethod
     def _propose(self, queries_BD: FloatArray, count: int, allowed: IntArray | None) -> Shortlist:

@@ -1,0 +1,83 @@
+"""What a machine has to put a model on."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import final
+
+# Where Linux says how much memory a container may have and has.
+_CONTAINER_LIMIT = Path("/sys/fs/cgroup/memory.max")
+_CONTAINER_USED = Path("/sys/fs/cgroup/memory.current")
+_MACHINE = Path("/proc/meminfo")
+
+
+@final
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Device:
+    """The CPU with its RAM, or a GPU.
+
+    Attributes:
+        name: `cpu`, or `gpu:` and its number.
+        description: What it is, for people.
+        free_bytes: Memory that is free now.
+        has_faiss: Whether FAISS can search on it.
+        has_torch: Whether torch can compute on it.
+    """
+
+    name: str
+    description: str
+    free_bytes: int
+    has_faiss: bool = True
+    has_torch: bool = True
+
+    @property
+    def is_gpu(self) -> bool:
+        """Whether it is not the CPU."""
+        return self.name != "cpu"
+
+
+def detect_devices() -> tuple[Device, ...]:
+    """The CPU and the GPUs of this machine, as FAISS and torch see them now."""
+    # Imported here: to read a manifest takes neither of them.
+    import torch  # noqa: PLC0415
+
+    from motherlode.core.index.faiss import num_gpus  # noqa: PLC0415
+
+    cores = len(os.sched_getaffinity(0))
+    cpu = Device(name="cpu", description=f"{cores} cores", free_bytes=free_ram_bytes())
+    num_torch = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    num_faiss = num_gpus()
+    gpus = (
+        Device(
+            name=f"gpu:{number}",
+            description=torch.cuda.get_device_name(number) if number < num_torch else "GPU",
+            # Without torch there is nobody to ask, so nothing is planned on it.
+            free_bytes=torch.cuda.mem_get_info(number)[0] if number < num_torch else 0,
+            has_faiss=number < num_faiss,
+            has_torch=number < num_torch,
+        )
+        for number in range(max(num_torch, num_faiss))
+    )
+    return cpu, *gpus
+
+
+def free_ram_bytes(
+    machine: Path = _MACHINE, limit: Path = _CONTAINER_LIMIT, used: Path = _CONTAINER_USED
+) -> int:
+    """RAM that can be taken without swapping: the machine's, or what a container leaves of it.
+
+    Args:
+        machine: Linux's `meminfo`.
+        limit: Bytes that the container may have, or `max`; it need not be there.
+        used: Bytes that the container has.
+    """
+    lines = machine.read_text(encoding="ascii").splitlines()
+    amounts = {name: value for name, _, value in (line.partition(":") for line in lines)}
+    free_bytes = 1024 * int(amounts["MemAvailable"].split()[0])
+    try:
+        left_bytes = int(limit.read_text("ascii")) - int(used.read_text("ascii"))
+    except (OSError, ValueError):
+        return free_bytes
+    return max(0, min(free_bytes, left_bytes))

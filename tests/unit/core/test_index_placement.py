@@ -1,0 +1,277 @@
+"""Where index and encoder go, by the rules of FAISS's GPU indexes, on devices that are made up."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from motherlode.core.errors import ConfigError
+from motherlode.core.index.devices import Device, detect_devices, free_ram_bytes
+from motherlode.core.index.placement import Plan, Policy, Route, Sizes
+from motherlode.core.index.planner import largest_k, plan_placement
+from motherlode.core.repository import Repository
+from tests.support.bundles import publish_tiny
+
+GIB = 2**30
+CPU = Device(name="cpu", description="16 cores", free_bytes=64 * GIB)
+# The buffer and one version at a time: the figures below are then plain sums.
+PLAIN = Policy(headroom=0.0, faiss_temp_bytes=0, copies=1)
+EXACT = Sizes(
+    index_kind="exact",
+    nprobe=None,
+    shortlist=0,
+    encoder_bytes=GIB,
+    labels_bytes=4 * GIB,
+    index_bytes=0,
+    ram_bytes=6 * GIB,
+)
+IVF = replace(EXACT, index_kind="ivf_flat", nprobe=16, index_bytes=5 * GIB)
+
+
+def gpu(number: int = 0, free_gib: float = 40.0, **changes: bool) -> Device:
+    return Device(
+        name=f"gpu:{number}", description="a GPU", free_bytes=int(free_gib * GIB), **changes
+    )
+
+
+def where(plan: Plan, part: str = "index") -> tuple[str, ...]:
+    return plan.placement(part).devices
+
+
+def route(plan: Plan, queries: str) -> Route:
+    (found,) = [r for r in plan.routes if r.queries.startswith(queries)]
+    return found
+
+
+def test_without_a_gpu_everything_is_on_the_cpu() -> None:
+    plan = plan_placement(EXACT, [CPU])
+    assert where(plan) == where(plan, "encoder") == where(plan, "everything") == ("cpu",)
+    assert plan.placement("index").reason == "there is no GPU"
+    assert plan.placement("index").size_bytes == 4 * GIB
+    assert [(r.queries, r.place) for r in plan.routes] == [("all", "cpu")]
+    assert plan.problems == ()
+
+
+def test_an_index_with_a_gpu_form_goes_to_the_gpu_and_the_encoder_beside_it() -> None:
+    plan = plan_placement(EXACT, [CPU, gpu()])
+    assert where(plan) == where(plan, "encoder") == ("gpu:0",)
+    assert plan.placement("index").dtype == "float32"
+    assert plan.placement("index").size_bytes == 4 * GIB
+    assert "usable on gpu:0" in plan.placement("index").reason
+
+
+@pytest.mark.parametrize("kind", ["ivf_flat", "ivf:pq", "scan:fp16"])
+def test_what_holds_vectors_or_codes_of_its_own_is_counted_with_them(kind: str) -> None:
+    plan = plan_placement(replace(IVF, index_kind=kind), [CPU, gpu()])
+    assert (where(plan), plan.placement("index").size_bytes) == (("gpu:0",), 5 * GIB)
+
+
+@pytest.mark.parametrize(
+    "kind", ["hnsw", "hnsw:sq8", "scan:pq_fast_scan", "ivf:rabitq", "unheard_of"]
+)
+def test_what_has_no_gpu_form_stays_on_the_cpu(kind: str) -> None:
+    plan = plan_placement(replace(EXACT, index_kind=kind), [CPU, gpu()])
+    assert where(plan) == ("cpu",)
+    assert plan.placement("index").reason == f"FAISS has no GPU form of {kind}"
+    assert where(plan, "encoder") == ("cpu",)
+
+
+def test_the_gpu_ignores_filters_so_they_take_the_cpu() -> None:
+    plan = plan_placement(IVF, [CPU, gpu()])
+    assert route(plan, "plain").place == "gpu"
+    assert route(plan, "with a filter").place == "cpu"
+    assert "ignore filters" in route(plan, "with a filter").reason
+
+
+@pytest.mark.parametrize("kind", ["exact", "ivf_flat"])
+def test_a_k_that_needs_more_candidates_than_a_gpu_gives_takes_the_cpu(kind: str) -> None:
+    plan = plan_placement(replace(IVF, index_kind=kind), [CPU, gpu()])
+    most = largest_k(kind)
+    assert route(plan, f"k above {most}").place == "cpu"
+    # What LabelIndex asks for beyond k: see `MARGIN` and `_scan`.
+    spare = 8 + (most // 8 if kind == "exact" else 0)
+    assert most + spare <= 2048 < most + 2 + spare
+
+
+def test_an_nprobe_beyond_the_limit_keeps_the_index_on_the_cpu() -> None:
+    assert where(plan_placement(replace(IVF, nprobe=2048), [CPU, gpu()])) == ("gpu:0",)
+    plan = plan_placement(replace(IVF, nprobe=2049), [CPU, gpu()])
+    assert where(plan) == ("cpu",)
+    assert "nprobe 2049 is above 2048" in plan.placement("index").reason
+
+
+def test_a_shortlist_beyond_the_limit_keeps_the_index_on_the_cpu() -> None:
+    plan = plan_placement(replace(EXACT, shortlist=2000), [CPU, gpu()])
+    assert where(plan) == ("cpu",)
+    assert "shortlist of 2000" in plan.placement("index").reason
+
+
+def test_the_roomiest_gpu_is_taken() -> None:
+    devices = [CPU, gpu(0, 8), gpu(1, 24), gpu(2, 16)]
+    assert where(plan_placement(EXACT, devices, PLAIN)) == ("gpu:1",)
+
+
+@pytest.mark.parametrize(("free_gib", "place"), [(4.0, "gpu:0"), (3.99, "cpu")])
+def test_an_index_goes_where_it_just_fits(free_gib: float, place: str) -> None:
+    policy = replace(PLAIN, may_fp16=False)
+    assert where(plan_placement(EXACT, [CPU, gpu(0, free_gib)], policy)) == (place,)
+
+
+@pytest.mark.parametrize(
+    ("changes", "needed_gib"),
+    [
+        ({"headroom": 0.2}, 5.0),
+        ({"faiss_temp_bytes": GIB}, 5.0),
+        ({"copies": 2}, 8.0),
+        ({"copies": 2, "faiss_temp_bytes": GIB, "headroom": 0.5}, 20.0),
+    ],
+)
+def test_headroom_the_buffer_of_faiss_and_a_second_version_are_counted(
+    changes: dict[str, float], needed_gib: float
+) -> None:
+    policy = replace(PLAIN, may_fp16=False, **changes)  # type: ignore[arg-type]
+    enough, short = gpu(0, needed_gib + 0.01), gpu(0, needed_gib - 0.01)
+    assert where(plan_placement(EXACT, [CPU, enough], policy)) == ("gpu:0",)
+    plan = plan_placement(EXACT, [CPU, short], policy)
+    assert where(plan) == ("cpu",)
+    assert "the roomiest has" in plan.placement("index").reason
+
+
+def test_what_fits_in_16_bits_alone_is_held_in_16_bits_if_it_may_be() -> None:
+    plan = plan_placement(EXACT, [CPU, gpu(0, 3)], PLAIN)
+    assert plan.placement("index").dtype == "float16"
+    assert plan.placement("index").size_bytes == 2 * GIB
+    assert "it only proposes" in plan.placement("index").reason
+    assert where(plan_placement(EXACT, [CPU, gpu(0, 3)], replace(PLAIN, may_fp16=False))) == (
+        "cpu",
+    )
+
+
+def test_lists_have_no_16_bit_form() -> None:
+    assert where(plan_placement(IVF, [CPU, gpu(0, 3)], PLAIN)) == ("cpu",)
+
+
+def test_what_fits_no_gpu_is_spread_over_the_fewest_that_hold_it() -> None:
+    devices = [CPU, gpu(0, 2), gpu(1, 3), gpu(2, 3), gpu(3, 3)]
+    plan = plan_placement(IVF, devices, PLAIN)
+    assert where(plan) == ("gpu:1", "gpu:2")
+    assert "a part on each of 2" in plan.placement("index").reason
+    assert plan.placement("index").size_bytes == 5 * GIB
+    assert where(plan_placement(IVF, devices, replace(PLAIN, may_shard=False))) == ("cpu",)
+
+
+def test_one_gpu_with_16_bits_is_taken_before_several() -> None:
+    plan = plan_placement(EXACT, [CPU, gpu(0, 3), gpu(1, 3)], PLAIN)
+    assert (where(plan), plan.placement("index").dtype) == (("gpu:0",), "float16")
+
+
+def test_an_encoder_without_room_beside_the_index_stays_on_the_cpu() -> None:
+    assert where(plan_placement(EXACT, [CPU, gpu(0, 5)], PLAIN), "encoder") == ("gpu:0",)
+    plan = plan_placement(EXACT, [CPU, gpu(0, 4.5)], PLAIN)
+    assert where(plan) == ("gpu:0",)
+    assert where(plan, "encoder") == ("cpu",)
+    assert "no room" in plan.placement("encoder").reason
+
+
+def test_a_gpu_that_only_torch_sees_holds_no_index() -> None:
+    plan = plan_placement(EXACT, [CPU, gpu(has_faiss=False)])
+    assert where(plan) == ("cpu",)
+    assert "this build of FAISS has no GPU support" in plan.placement("index").reason
+
+
+def test_a_gpu_that_only_faiss_sees_holds_no_encoder() -> None:
+    plan = plan_placement(EXACT, [CPU, gpu(has_torch=False)])
+    assert where(plan) == ("gpu:0",)
+    assert where(plan, "encoder") == ("cpu",)
+    assert "torch does not see" in plan.placement("encoder").reason
+
+
+def test_a_policy_may_keep_off_the_gpu_or_require_it() -> None:
+    plan = plan_placement(EXACT, [CPU, gpu()], Policy(gpu="never"))
+    assert where(plan) == ("cpu",)
+    assert "policy" in plan.placement("index").reason
+    assert where(plan_placement(EXACT, [CPU, gpu()], Policy(gpu="require"))) == ("gpu:0",)
+    with pytest.raises(
+        ConfigError, match=r"placement\.gpu: expected an index on a GPU, got 'there is no GPU'"
+    ):
+        plan_placement(EXACT, [CPU], Policy(gpu="require"))
+
+
+@pytest.mark.parametrize(
+    ("ram_gib", "problem"),
+    [(12.0, None), (11.9, "2 versions at once"), (5.9, "needs 6,144 MiB of RAM")],
+)
+def test_ram_that_does_not_do_is_a_problem(ram_gib: float, problem: str | None) -> None:
+    cpu = replace(CPU, free_bytes=int(ram_gib * GIB))
+    problems = plan_placement(EXACT, [cpu], Policy(headroom=0.0)).problems
+    assert [p for p in problems if problem is None or problem not in p] == []
+    assert len(problems) == (problem is not None)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [({"headroom": 1.0}, "placement.headroom"), ({"copies": 0}, "placement.copies")],
+)
+def test_a_policy_that_makes_no_sense_is_refused(changes: dict[str, float], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        Policy(**changes)  # type: ignore[arg-type]
+
+
+def test_a_machine_has_one_cpu() -> None:
+    with pytest.raises(ConfigError, match="devices: expected one CPU"):
+        plan_placement(EXACT, [gpu()])
+
+
+def test_every_decision_has_a_reason() -> None:
+    for devices in ([CPU], [CPU, gpu()], [CPU, gpu(0, 1)], [CPU, gpu(0, 3), gpu(1, 3)]):
+        for sizes in (EXACT, IVF, replace(EXACT, index_kind="hnsw")):
+            plan = plan_placement(sizes, devices, PLAIN)
+            assert [p.part for p in plan.placements] == ["index", "encoder", "everything"]
+            assert all(p.reason for p in plan.placements)
+            assert all(r.reason for r in plan.routes)
+
+
+@pytest.mark.parametrize("kind", ["exact", "ivf_flat", "hnsw"])
+def test_the_sizes_of_a_bundle_are_those_of_its_manifest(tmp_path: Path, kind: str) -> None:
+    publish_tiny(tmp_path, index_kind=kind, is_ranked=True)
+    manifest = Repository(tmp_path).manifest("tiny", 1)
+    sizes = Sizes.of(manifest)
+    assert (sizes.index_kind, sizes.nprobe) == (kind, 4 if kind == "ivf_flat" else None)
+    assert sizes.shortlist == manifest.stage("ranker").config["shortlist"]
+    assert sizes.ram_bytes == manifest.memory.ram_bytes
+    assert (sizes.index_bytes > 0) == (kind != "exact")
+    parameters = {**manifest.index.parameters, "codes": "pq"}
+    coded = manifest.index.model_copy(update={"parameters": parameters})
+    assert Sizes.of(manifest.model_copy(update={"index": coded})).index_kind == f"{kind}:pq"
+    with pytest.raises(KeyError):
+        plan_placement(sizes, [CPU]).placement("roof")
+
+
+def test_the_devices_of_this_machine_begin_with_its_cpu() -> None:
+    cpu, *gpus = detect_devices()
+    assert cpu.name == "cpu"
+    assert cpu.free_bytes > 0
+    assert [device.name for device in gpus] == [f"gpu:{i}" for i in range(len(gpus))]
+
+
+@pytest.mark.parametrize(
+    ("limit", "used", "expected"),
+    [
+        (None, None, 2048 * 1024),
+        ("max\n", "5\n", 2048 * 1024),
+        ("1000000\n", "400000\n", 600_000),
+        ("999999999999\n", "5\n", 2048 * 1024),
+        ("100\n", "400\n", 0),
+    ],
+)
+def test_free_ram_is_what_the_machine_and_the_container_leave(
+    tmp_path: Path, limit: str | None, used: str | None, expected: int
+) -> None:
+    machine = tmp_path / "meminfo"
+    machine.write_text("MemTotal:     4096 kB\nMemAvailable:  2048 kB\n")
+    for name, text in (("limit", limit), ("used", used)):
+        if text is not None:
+            (tmp_path / name).write_text(text)
+    assert free_ram_bytes(machine, tmp_path / "limit", tmp_path / "used") == expected

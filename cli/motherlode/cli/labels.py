@@ -27,8 +27,9 @@ def add(
     """Publish a version with more labels, which are found by their texts at once.
 
     Nothing is trained: the model's encoder of label texts, or else of queries, gives each new label
-    its embedding. Train again, with `--warm-start`, once there are queries for them. A model with a
-    ranker cannot have more labels without training.
+    its embedding. Train again, with `--warm-start`, once there are queries for them. Sparse
+    linear classifiers leave new labels to their scores. A model with a label tree as its ranker
+    cannot have more labels without training.
 
     Args:
         repository: Folder of the repository.

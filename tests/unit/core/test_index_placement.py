@@ -235,7 +235,7 @@ def test_every_decision_has_a_reason() -> None:
 
 @pytest.mark.parametrize("kind", ["exact", "ivf_flat", "hnsw"])
 def test_the_sizes_of_a_bundle_are_those_of_its_manifest(tmp_path: Path, kind: str) -> None:
-    publish_tiny(tmp_path, index_kind=kind, is_ranked=True)
+    publish_tiny(tmp_path, index_kind=kind, ranker_kind="tree_correction")
     manifest = Repository(tmp_path).manifest("tiny", 1)
     sizes = Sizes.of(manifest)
     assert (sizes.index_kind, sizes.nprobe) == (kind, 4 if kind == "ivf_flat" else None)

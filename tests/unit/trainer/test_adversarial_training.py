@@ -223,11 +223,13 @@ def test_a_warm_start_fits_a_tree_to_the_labels_of_the_new_data(
     assert published(repository, plain.version).ranker is None
 
 
-def test_labels_cannot_be_added_to_a_model_with_a_ranker(repository: Path, tmp_path: Path) -> None:
+def test_labels_cannot_be_added_to_a_model_with_a_label_tree(
+    repository: Path, tmp_path: Path
+) -> None:
     file = tmp_path / "more.jsonl"
     file.write_text(json.dumps({"id": "new", "text": "word3 word4"}), encoding="utf-8")
     before = Repository(repository).versions("planted")
-    with pytest.raises(ConfigError, match=r"model: expected one without a ranker; .*training"):
+    with pytest.raises(ConfigError, match=r"model: expected one without a label tree, .*training"):
         add_labels(Repository(repository), "planted", 1, file)
     assert Repository(repository).versions("planted") == before
 

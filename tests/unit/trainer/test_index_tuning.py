@@ -142,7 +142,7 @@ def test_the_same_tuning_gives_the_same_digest(sampled: Path) -> None:
 def test_with_a_ranker_the_index_is_measured_at_the_length_of_its_shortlist(
     tmp_path: Path,
 ) -> None:
-    publish_tiny(tmp_path / "ranked", num_labels=NUM_LABELS, is_ranked=True)
+    publish_tiny(tmp_path / "ranked", num_labels=NUM_LABELS, ranker_kind="tree_correction")
     outcome = tune(tmp_path / "ranked", queries=queries_file(tmp_path))
     assert outcome.num_hits == SHORTLIST
     assert Repository(tmp_path / "ranked").manifest("tiny", 2).has_ranker

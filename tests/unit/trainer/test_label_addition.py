@@ -12,6 +12,7 @@ from motherlode.core.bundle import read_bundle
 from motherlode.core.errors import DataError, InvalidInputError
 from motherlode.core.manifest import ENCODER_FILE
 from motherlode.core.queries import TextQueries
+from motherlode.core.rankers import SparseLinear
 from motherlode.core.repository import Repository
 from motherlode.core.retriever import Retriever
 from motherlode.trainer.label_addition import add_labels
@@ -42,6 +43,25 @@ def test_a_new_label_is_found_by_its_text_at_once(tmp_path: Path, repository: Re
     assert retriever.labels.keys_of(top.labels) == ["a", "b"]
     assert retriever.labels.texts_of(top.labels) == ["topic3 topic4", "topic5 topic9"]
     np.testing.assert_allclose(top.scores, 1.0, rtol=1e-5)
+
+
+def test_classifiers_go_on_ranking_the_old_labels_and_the_new_ones_go_by_their_scores(
+    tmp_path: Path,
+) -> None:
+    publish_tiny(tmp_path / "classified", ranker_kind="sparse_linear")
+    repository = Repository(tmp_path / "classified")
+    file = labels_file(tmp_path, {"id": "a", "text": "topic3 topic4"})
+    before = Retriever.load(repository, "tiny")
+    add_labels(repository, "tiny", None, file)
+    after = Retriever.load(repository, "tiny")
+    assert isinstance(after.path.ranker, SparseLinear)
+    assert after.path.ranker.weights.biases_L[-1] == 0.0
+
+    query = TextQueries(["topic7 filler", "topic4 topic3"])
+    old, new = before.top_k(query, 3), after.top_k(query, 3)
+    assert new.row(0)[0].tolist() == old.row(0)[0].tolist()
+    assert new.row(0)[1].tolist() == old.row(0)[1].tolist()
+    assert after.labels.keys_of(new.row(1)[0])[0] == "a"
 
 
 def test_the_encoder_and_the_scores_of_the_old_labels_stay(

@@ -249,6 +249,7 @@ def _draft(model: str, parent: Bundle, outcome: TuningOutcome, chosen: Measured)
             # It comes out as it was measured, bit by bit.
             index=build_index(chosen.config, parent.labels_LD, seed=seed_of(parent)),
             index_recall={f"R@{k}": recall for k, recall in chosen.recalls.items()},
+            ranker=parent.ranker,
             training_state=parent.training_state(),
             evaluation={**kept, "tuning": outcome.document()},
             report_html=render_tuning_report(content),

@@ -21,6 +21,7 @@ from motherlode.core.errors import ConfigError, InvalidInputError
 from motherlode.core.index import IndexConfig, build_index, measure_recall
 from motherlode.core.labels import LabelTable
 from motherlode.core.queries import FloatArray, SparseQueries, TextQueries
+from motherlode.core.rankers import SparseLinear, TreeCorrection
 from motherlode.core.records import read_label_table
 from motherlode.core.repository import Repository
 from motherlode.core.retriever import QueryPath
@@ -50,8 +51,8 @@ def add_labels(
     Raises:
         NotFoundError: If there is no such model or version.
         DataError: If the file is missing, empty or broken.
-        ConfigError: If the model does not take texts, or has a ranker: its label tree knows no
-            label but those that it was fitted to.
+        ConfigError: If the model does not take texts, or has a label tree as its ranker, which
+            knows no label but those that it was fitted to.
         InvalidInputError: If the file has no texts, a label is already there, or a text has no
             feature that the model knows.
         BundleError: If a bundle cannot be read or written.
@@ -64,8 +65,8 @@ def add_labels(
 
 
 def _check(parent: Bundle, added: LabelTable) -> None:
-    if parent.ranker is not None:
-        expected = "one without a ranker; its label tree learns of labels only by training again"
+    if isinstance(parent.ranker, TreeCorrection):
+        expected = "one without a label tree, which learns of labels only by training again"
         raise ConfigError("model", expected=expected, actual=parent.ranker.kind)
     if parent.featurizer.kind != "text":
         raise ConfigError("model", expected="one that takes texts", actual=parent.featurizer.kind)
@@ -123,9 +124,17 @@ def _draft(parent: Bundle, added: LabelTable, embeddings_ND: FloatArray) -> Bund
             labels_LD=labels_LD,
             index=index,
             index_recall={f"R@{k}": measure_recall(index, labels_LD, queries_BD, k)},
+            ranker=_ranker(parent, added),
             training_state=_training_state(parent, len(added)),
         ),
     )
+
+
+def _ranker(parent: Bundle, added: LabelTable) -> SparseLinear | None:
+    """The parent's, with the new labels ranked by their scores alone."""
+    if not isinstance(parent.ranker, SparseLinear):
+        return None
+    return parent.ranker.with_labels(np.asarray(added.frequencies, np.int64))
 
 
 def _joined(labels: LabelTable, added: LabelTable) -> LabelTable:

@@ -13,6 +13,7 @@ from motherlode.core.index import LabelIndex
 from motherlode.core.labels import LabelTable
 from motherlode.core.manifest import LABEL_ENCODER_FILE
 from motherlode.core.queries import FloatArray
+from motherlode.core.rankers import Ranker
 from motherlode.core.retriever import QueryPath
 
 
@@ -27,6 +28,7 @@ class Revision:
         labels_LD: float32 [L, D], their embeddings.
         index: Over `labels_LD`.
         index_recall: Share of the exact hits that the index finds, such as {"R@10": 0.99}.
+        ranker: Ranks the hits of the index anew, or None.
         training_state: As in a bundle.
         evaluation: Measured anew. What the parent's says need not hold any more.
         report_html: A page for people, or None.
@@ -37,6 +39,7 @@ class Revision:
     labels_LD: FloatArray
     index: LabelIndex
     index_recall: dict[str, float]
+    ranker: Ranker | None
     training_state: dict[str, FloatArray]
     evaluation: dict[str, Any] = field(default_factory=dict)
     report_html: str | None = None
@@ -45,7 +48,7 @@ class Revision:
 def revise(parent: Bundle, revision: Revision) -> BundleDraft:
     """A draft with all else of the parent, and its golden queries with the answers they get now."""
     manifest, golden = parent.manifest, parent.golden
-    path = QueryPath(parent.featurizer, parent.encoder, revision.index, parent.ranker)
+    path = QueryPath(parent.featurizer, parent.encoder, revision.index, revision.ranker)
     return BundleDraft(
         featurizer=parent.featurizer,
         encoder=parent.encoder,
@@ -62,7 +65,7 @@ def revise(parent: Bundle, revision: Revision) -> BundleDraft:
         data_digest=manifest.data_digest,
         parents={revision.kind: manifest.digest},
         training_state=revision.training_state,
-        ranker=parent.ranker,
+        ranker=revision.ranker,
         label_encoder=parent.label_encoder() if LABEL_ENCODER_FILE in manifest.files else None,
         query_sample_BD=parent.query_sample(),
     )

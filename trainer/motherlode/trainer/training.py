@@ -65,7 +65,7 @@ class TrainingOutcome:
         digest: Of the bundle.
         figures: Quality in per cent by name; empty where nothing was held out.
         num_examples: Training queries seen, repeats included.
-        train_s: Seconds in the training loop, validations included.
+        train_s: Seconds of the training: the loop with its validations, the index, the ranker.
         total_s: Seconds of the whole run.
     """
 
@@ -149,8 +149,8 @@ def _train_and_publish(
     _resume(request, checkpoints, loop, group)
     trained_from = time.monotonic()
     progress = loop.run()
-    train_s = time.monotonic() - trained_from
     trained = _trained(request, parent, data, model, progress, loop.correction)
+    train_s = time.monotonic() - trained_from
     draft = make_draft(trained, request.data.name)
     version = repository.publish(request.model, draft, keep=request.keep)
     checkpoints.remove()

@@ -126,6 +126,16 @@ class SparseLinear(Ranker):
         f = np.log1p(self.frequencies_L[shortlist.labels]).astype(np.float32)
         return np.stack([s, m, np.logaddexp(np.float32(0), -2 * m), f, s * m, s * f, m * f])
 
+    def with_labels(self, frequencies_N: IntArray) -> SparseLinear:
+        """The same with N more labels, which have no classifier: their margin is 0.
+
+        Args:
+            frequencies_N: int64 [N], training queries of each new label.
+        """
+        frequencies_L = np.concatenate([self.frequencies_L, frequencies_N])
+        weights = self.weights.with_labels(len(frequencies_N))
+        return SparseLinear(self.config, weights, frequencies_L)
+
     @override
     def _score(self, shortlist: TopK, features: Features) -> FloatArray:
         inputs_JN = self.inputs(shortlist, features)

@@ -77,6 +77,13 @@ class SparseWeights:
         biases_C[order_C] += products_QC.sum(axis=0)
         return biases_C
 
+    def with_labels(self, num_more: int) -> SparseWeights:
+        """The same with so many more labels, which have neither weights nor bias."""
+        features_W, labels_W = np.divmod(self.keys_W, self.num_labels)
+        biases_L = np.concatenate([self.biases_L, np.zeros(num_more, np.float32)])
+        keys_W = features_W * len(biases_L) + labels_W
+        return SparseWeights(keys_W, self.values_W, biases_L, self.num_features)
+
     def save(self, path: Path, frequencies_L: IntArray) -> None:
         """Writes the arrays, with the labels' frequencies, as a safetensors file.
 

@@ -51,8 +51,12 @@ def map_matrix(path: Path, name: str) -> FloatArray:
     return matrix
 
 
-def map_arrays(path: Path) -> dict[str, NDArray[Any]]:
+def map_arrays(path: Path, *, num_bytes_behind: int = 0) -> dict[str, NDArray[Any]]:
     """The tensors of a safetensors file by name: float32, int32 or int64, read-only, mapped.
+
+    Args:
+        path: Of the file.
+        num_bytes_behind: What stands behind the tensors, such as the seal of an index.
 
     Raises:
         BundleError: If the file cannot be read or is no such file.
@@ -63,7 +67,7 @@ def map_arrays(path: Path) -> dict[str, NDArray[Any]]:
             header = json.loads(file.read(min(header_bytes, _MAX_HEADER_BYTES)))
         start = 8 + header_bytes
         header.pop("__metadata__", None)
-        _check_extent(header, path.stat().st_size - start)
+        _check_extent(header, path.stat().st_size - start - num_bytes_behind)
         return {name: _map(path, start, entry) for name, entry in header.items()}
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise BundleError(path, f"not a safetensors file of mapped arrays: {error}") from error

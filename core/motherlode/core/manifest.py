@@ -17,7 +17,11 @@ from motherlode.core.errors import BundleError, UnsupportedFormatError, shorten
 # older readers go on reading those without a ranker: 2 has a stage `ranker` and its folder.
 FORMAT_VERSION = 3
 # Name and kind of a stage -> the first format version that knows it, where that is not the first.
-_FIRST_VERSIONS = {("ranker", "tree_correction"): 2, ("ranker", "sparse_linear"): 3}
+_FIRST_VERSIONS = {
+    ("ranker", "tree_correction"): 2,
+    ("ranker", "sparse_linear"): 3,
+    ("index", "learned"): 3,
+}
 MANIFEST_FILE = "manifest.json"
 FEATURES_FOLDER = "features"
 ENCODER_FILE = "encoder.safetensors"

@@ -19,6 +19,7 @@ from motherlode.core.features import FeaturesConfig, TextFeaturesConfig
 from motherlode.core.index import ExactConfig, IndexConfig
 from motherlode.core.records.messages import Words
 from motherlode.trainer.evaluation import PropensityConfig
+from motherlode.trainer.learned_index.config import LearnedIndexConfig, check_moving_parts
 from motherlode.trainer.losses import (
     DecoupledSoftmaxConfig,
     LossConfig,
@@ -98,6 +99,7 @@ class TrainConfig(Section):
     loop: LoopConfig = LoopConfig()
     warm_start: WarmStartConfig = WarmStartConfig()
     index: IndexConfig = ExactConfig()
+    learned_index: LearnedIndexConfig = LearnedIndexConfig()
     ranker: RankerConfig = NoRankerConfig()
     propensity: PropensityConfig = PropensityConfig()
 
@@ -152,6 +154,11 @@ class TrainConfig(Section):
             loss=self.loss.kind,
             held_out=self.loop.held_out,
         )
+        return self
+
+    @model_validator(mode="after")
+    def _learned_index_moves_what_it_may(self) -> Self:
+        check_moving_parts(self.learned_index, self.labels.embedding)
         return self
 
     def digest(self) -> str:

@@ -18,7 +18,13 @@ from pydantic import TypeAdapter
 
 from motherlode.core.bundle import Bundle, BundleDraft, read_bundle
 from motherlode.core.errors import ConfigError, InvalidInputError
-from motherlode.core.index import IndexConfig, build_index, measure_recall
+from motherlode.core.index import (
+    IndexConfig,
+    LabelIndex,
+    LearnedIndex,
+    build_index,
+    measure_recall,
+)
 from motherlode.core.labels import LabelTable
 from motherlode.core.queries import FloatArray, SparseQueries, TextQueries
 from motherlode.core.rankers import SparseLinear, TreeCorrection
@@ -112,8 +118,7 @@ def _length(parent: Bundle) -> float | None:
 
 def _draft(parent: Bundle, added: LabelTable, embeddings_ND: FloatArray) -> BundleDraft:
     labels_LD = np.concatenate([parent.labels_LD, embeddings_ND])
-    config: Any = TypeAdapter(IndexConfig).validate_python(parent.index.config.model_dump())
-    index = build_index(config, labels_LD, seed=seed_of(parent))
+    index = _index(parent.index, labels_LD, seed_of(parent))
     queries_BD = QueryPath(parent.featurizer, parent.encoder, index).encode(parent.golden.queries)
     k = min(_RECALL_K, len(labels_LD))
     return revise(
@@ -135,6 +140,14 @@ def _ranker(parent: Bundle, added: LabelTable) -> SparseLinear | None:
     if not isinstance(parent.ranker, SparseLinear):
         return None
     return parent.ranker.with_labels(np.asarray(added.frequencies, np.int64))
+
+
+def _index(parent: LabelIndex, labels_LD: FloatArray, seed: int) -> LabelIndex:
+    """Of the parent's kind; what was learned stays, for it cannot be made again without queries."""
+    if isinstance(parent, LearnedIndex):
+        return parent.with_labels(labels_LD)
+    config: Any = TypeAdapter(IndexConfig).validate_python(parent.config.model_dump())
+    return build_index(config, labels_LD, seed=seed)
 
 
 def _joined(labels: LabelTable, added: LabelTable) -> LabelTable:

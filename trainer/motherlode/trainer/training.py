@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import final
 
 from motherlode.core.bundle import Bundle, read_bundle
-from motherlode.core.index import build_index
+from motherlode.core.index import LabelIndex, build_index
 from motherlode.core.queries import FloatArray
 from motherlode.core.rankers import TreeCorrection
 from motherlode.core.repository import Repository
@@ -18,6 +18,8 @@ from motherlode.core.retriever import QueryPath
 from motherlode.trainer.checkpoint import CheckpointFolder, Progress, claim
 from motherlode.trainer.config import TrainConfig
 from motherlode.trainer.distributed import Group
+from motherlode.trainer.learned_index.building import train_learned_index
+from motherlode.trainer.learned_index.config import check_learned_index
 from motherlode.trainer.loop import TrainingLoop, Validation
 from motherlode.trainer.model import Model, new_model
 from motherlode.trainer.preparation import TrainingData, prepare
@@ -144,6 +146,8 @@ def _train_and_publish(
     started = time.monotonic()
     parent = _parent(request, repository)
     data = prepare(request.config, request.data)
+    config = request.config
+    check_learned_index(config.index, config.learned_index, len(data.whole.labels))
     checkpoints = _checkpoints(request, parent, data)
     model, loop = _loop(request, parent, data, checkpoints, display, group)
     _resume(request, checkpoints, loop, group)
@@ -194,12 +198,12 @@ def _trained(
     correction: TreeCorrection | None,
 ) -> TrainedModel:
     held_out = data.held_out if len(data.held_out) else None
-    labels_LD = model.label_embeddings()
+    path, labels_LD = _path(request.config, data, model, correction)
     return TrainedModel(
         name=request.model,
         config=request.config,
         model=model,
-        path=_path(request.config, data, model, labels_LD, correction),
+        path=path,
         labels_LD=labels_LD,
         train=data.whole,
         test=held_out if data.test is None else data.test,
@@ -210,19 +214,25 @@ def _trained(
 
 
 def _path(
-    config: TrainConfig,
-    data: TrainingData,
-    model: Model,
-    labels_LD: FloatArray,
-    correction: TreeCorrection | None,
-) -> QueryPath:
-    """The way from a query to hits, with what is built and fitted after the training."""
-    index = build_index(config.index, labels_LD, seed=config.seed)
+    config: TrainConfig, data: TrainingData, model: Model, correction: TreeCorrection | None
+) -> tuple[QueryPath, FloatArray]:
+    """The way from a query to hits, with what is built and fitted after the training.
+
+    Returns:
+        The path, and float32 [L, D], the label embeddings that its index is over.
+    """
+    if config.index.kind == "learned":
+        # It may move the model, so that nothing else may be taken from that before.
+        index: LabelIndex = train_learned_index(config, model, data.learned_from)
+        labels_LD = model.label_embeddings()
+    else:
+        labels_LD = model.label_embeddings()
+        index = build_index(config.index, labels_LD, seed=config.seed)
     path = QueryPath(data.featurizer, model.frozen_encoder(), index, correction)
-    if not isinstance(config.ranker, SparseRankerConfig):
-        return path
-    ranker = fit_sparse_linear(config.ranker, path, data.learned_from, data.held_out)
-    return replace(path, ranker=ranker)
+    if isinstance(config.ranker, SparseRankerConfig):
+        ranker = fit_sparse_linear(config.ranker, path, data.learned_from, data.held_out)
+        path = replace(path, ranker=ranker)
+    return path, labels_LD
 
 
 def _parent(request: TrainingRequest, repository: Repository) -> Bundle | None:

@@ -1,6 +1,13 @@
 """Finding the labels with the highest inner products."""
 
-from motherlode.core.index.config import ExactConfig, HnswConfig, IndexConfig, IvfFlatConfig
+from motherlode.core.index.cluster_graph import ClusterGraph
+from motherlode.core.index.config import (
+    ExactConfig,
+    HnswConfig,
+    IndexConfig,
+    IvfFlatConfig,
+    LearnedConfig,
+)
 from motherlode.core.index.faiss import set_index_threads
 from motherlode.core.index.families import (
     ExactIndex,
@@ -12,8 +19,10 @@ from motherlode.core.index.families import (
 )
 from motherlode.core.index.filter import LabelFilter
 from motherlode.core.index.index import LabelIndex
+from motherlode.core.index.learned import LearnedIndex
 
 __all__ = [
+    "ClusterGraph",
     "ExactConfig",
     "ExactIndex",
     "HnswConfig",
@@ -23,6 +32,8 @@ __all__ = [
     "IvfFlatIndex",
     "LabelFilter",
     "LabelIndex",
+    "LearnedConfig",
+    "LearnedIndex",
     "build_index",
     "load_index",
     "measure_recall",

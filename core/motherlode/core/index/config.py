@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal, final
+from typing import Annotated, Literal, Self, final
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 
 @final
@@ -52,4 +52,35 @@ class HnswConfig(BaseModel):
     ef_search: int = Field(default=64, ge=1)
 
 
-IndexConfig = Annotated[ExactConfig | IvfFlatConfig | HnswConfig, Field(discriminator="kind")]
+@final
+class LearnedConfig(BaseModel):
+    """Looks into clusters that were learned from queries; training makes it, nothing else does.
+
+    Attributes:
+        num_clusters: C; None takes a power of two near L / 64, at least `beam` where there are as
+            many labels. At most the number of labels.
+        labels_per_cluster: kappa, most labels of a cluster; None takes four times L / C.
+        beam: Clusters looked into for each query; more is slower and finds more.
+        shortlist: Labels with the best paths that are scored; a query for more hits takes more.
+        alpha: What the softmax over clusters is multiplied with before it is cut off at 1.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    kind: Literal["learned"] = "learned"
+    num_clusters: int | None = Field(default=None, ge=1)
+    labels_per_cluster: int | None = Field(default=None, ge=1)
+    beam: int = Field(default=16, ge=1)
+    shortlist: int = Field(default=500, ge=1)
+    alpha: float = Field(default=10.0, ge=1, le=1e6, allow_inf_nan=False)
+
+    @model_validator(mode="after")
+    def _beam_finds_as_many_clusters(self) -> Self:
+        if self.num_clusters is not None and self.beam > self.num_clusters:
+            raise ValueError(f"beam ({self.beam}) must be <= num_clusters ({self.num_clusters})")
+        return self
+
+
+IndexConfig = Annotated[
+    ExactConfig | IvfFlatConfig | HnswConfig | LearnedConfig, Field(discriminator="kind")
+]

@@ -13,10 +13,17 @@ import numpy as np
 from numpy.typing import NDArray
 from typing_extensions import override
 
-from motherlode.core.errors import BundleError
+from motherlode.core.errors import BundleError, ConfigError
 from motherlode.core.index import faiss
-from motherlode.core.index.config import ExactConfig, HnswConfig, IndexConfig, IvfFlatConfig
+from motherlode.core.index.config import (
+    ExactConfig,
+    HnswConfig,
+    IndexConfig,
+    IvfFlatConfig,
+    LearnedConfig,
+)
 from motherlode.core.index.index import MARGIN, LabelEmbeddings, LabelIndex, Shortlist
+from motherlode.core.index.learned import LearnedIndex
 from motherlode.core.index.seal import check_seal
 from motherlode.core.queries import FloatArray, IntArray
 
@@ -169,6 +176,8 @@ def build_index(config: IndexConfig, labels_LD: FloatArray, *, seed: int) -> Lab
 
     Raises:
         ValueError: If labels_LD is not as above.
+        ConfigError: If the family takes more than label embeddings: a learned index comes from
+            training, see `LearnedIndex.build`.
     """
     labels = LabelEmbeddings.checked(labels_LD)
     faiss.apply_index_threads()
@@ -179,6 +188,9 @@ def build_index(config: IndexConfig, labels_LD: FloatArray, *, seed: int) -> Lab
             return IvfFlatIndex.build(config, labels, seed=seed)
         case HnswConfig():
             return HnswIndex.build(config, labels, seed=seed)
+        case LearnedConfig():
+            expected = "a kind that label embeddings alone make; training makes a learned index"
+            raise ConfigError("index.kind", expected=expected, actual=config.kind)
 
 
 def load_index(config: IndexConfig, path: Path, labels_LD: FloatArray, *, mmap: bool) -> LabelIndex:
@@ -207,6 +219,8 @@ def load_index(config: IndexConfig, path: Path, labels_LD: FloatArray, *, mmap: 
             return IvfFlatIndex.load(config, path, labels, mmap=mmap)
         case HnswConfig():
             return HnswIndex.load(config, path, labels, mmap=mmap)
+        case LearnedConfig():
+            return LearnedIndex.load(config, path, labels, mmap=mmap)
 
 
 def measure_recall(

@@ -137,7 +137,7 @@ class LabelIndex(ABC):
 
         Args:
             config: As it was built.
-            index: The FAISS index.
+            index: The FAISS index, or None for a family that has none.
             labels: Kept, not copied, and not to be changed any more.
             keep_alive: What the FAISS index points at without owning it.
         """
@@ -220,8 +220,11 @@ class LabelIndex(ABC):
             OSError: If the file cannot be written.
             RuntimeError: Likewise, as FAISS has it.
         """
-        write(self._index, path)
+        self._write(path)
         seal(path, self._labels_LD)
+
+    def _write(self, path: Path) -> None:
+        write(self._index, path)
 
     def _best(
         self, queries_BD: FloatArray, count: int, allowed: IntArray | None

@@ -19,6 +19,7 @@ from motherlode.core.queries import FloatArray
 
 _MAGIC = b"MLINDEX1"
 _LAYOUT = struct.Struct("<8sQQ16s")
+SEAL_BYTES = _LAYOUT.size
 _BLOCK_LABELS = 1 << 14
 
 

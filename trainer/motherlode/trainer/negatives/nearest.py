@@ -48,6 +48,12 @@ class NearestConfig(CandidatesConfig):
             )
         return self
 
+    @model_validator(mode="after")
+    def _the_index_can_be_built_anew(self) -> Self:
+        if self.index.kind == "learned":
+            raise ValueError("index.kind must be one that label embeddings alone make")
+        return self
+
     @property
     def num_uniform(self) -> int:
         """Candidates drawn uniformly."""

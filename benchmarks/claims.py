@@ -27,7 +27,7 @@ from pathlib import Path
 
 from claim_plots import plot_curves, plot_figures, plot_groups
 from machine import print_result
-from trials import GROUPS, Records, Trial
+from trials import BUCKETS, GROUPS, Records, Trial
 
 from motherlode.trainer.config import load_config
 from motherlode.trainer.data import Dataset, load_dataset
@@ -179,7 +179,8 @@ def seeds(
 def columns_of(trial: Trial) -> list[str]:
     """Names of the columns."""
     groups = [f"P@1, {name} training queries" for name in GROUPS if name in trial.groups]
-    return ["", "", *FIGURES, "P@1 on training queries", *groups, "processor s"]
+    buckets = [f"R@10 of labels with {name}" for name in BUCKETS if name in trial.recalls]
+    return ["", "", *FIGURES, "P@1 on training queries", *groups, *buckets, "processor s"]
 
 
 def row(group: str, name: str, trials: Sequence[Trial]) -> list[object]:
@@ -187,6 +188,7 @@ def row(group: str, name: str, trials: Sequence[Trial]) -> list[object]:
     columns = [[trial.figures[figure] for trial in trials] for figure in FIGURES]
     columns.append([trial.seen_figures["P@1"] for trial in trials])
     columns.extend([trial.groups[key] for trial in trials] for key in trials[0].groups)
+    columns.extend([trial.recalls[key] for trial in trials] for key in trials[0].recalls)
     columns.append([trial.cpu_s for trial in trials])
     return [group, name, *map(spread, columns)]
 

@@ -32,6 +32,8 @@ from motherlode.trainer.progress import RunDisplay
 KS = (1, 3, 5, 10)
 # Training queries of the best known true label of a query, first and last inclusive.
 GROUPS = {"0": (0, 0), "1": (1, 1), "2-5": (2, 5), "more": (6, np.inf)}
+# Training queries of a label, likewise: tail, torso and head.
+BUCKETS = {"1-5": (1, 5), "6-50": (6, 50), "over 50": (51, np.inf)}
 # Queries looked at along a run.
 _MOST_ALONG_THE_WAY = 2000
 
@@ -45,6 +47,8 @@ class Trial:
         figures: Quality on the part it was measured on, by exact search, per cent.
         seen_figures: Likewise on training queries, at most as many.
         groups: P@1 of the queries whose most frequent true label has so many training queries.
+        recalls: Share of the true labels with so many training queries that are among the first
+            10, per cent.
         curve: Processor seconds of the training so far, P@1 and R@10 of some of the part.
         cpu_s: Processor seconds of the training loop, with what it fits beforehand and without
             validations. Other work on the machine moves them far less than it moves the clock.
@@ -54,6 +58,7 @@ class Trial:
     figures: dict[str, float]
     seen_figures: dict[str, float]
     groups: dict[str, float]
+    recalls: dict[str, float]
     curve: list[tuple[float, float, float]]
     cpu_s: float
     wall_s: float
@@ -138,6 +143,7 @@ def run_trial(config: TrainConfig, train: Dataset, part: Dataset) -> Trial:
         figures_of(top, part, len(train)),
         figures_of(path.top_k(seen.queries, max(KS)), seen, len(train)),
         precision_by_group(top, part, train.positives.counts(num_labels)),
+        recall_by_bucket(top, part, train.positives.counts(num_labels)),
         clock.points,
         round(clock.cpu_s, 2),
         round(clock.wall_s, 2),
@@ -177,6 +183,20 @@ def precision_by_group(top: TopK, part: Dataset, counts_L: IntArray) -> dict[str
         if chosen.any():
             groups[name] = round(100 * float(is_hit[chosen].mean()), 3)
     return groups
+
+
+def recall_by_bucket(top: TopK, part: Dataset, counts_L: IntArray) -> dict[str, float]:
+    """R@10 over all pairs of a query and a true label, by the label's training queries."""
+    judged = Judged.of(top, part.positives, part.num_true)
+    hits = true_hits(judged, len(counts_L))
+    counts = counts_L[judged.true_pairs()[1]]
+    found = counts_L[hits.labels[hits.ranks < 10]]
+    recalls = {}
+    for name, (low, high) in BUCKETS.items():
+        if all_true := int(((low <= counts) & (counts <= high)).sum()):
+            num_found = int(((low <= found) & (found <= high)).sum())
+            recalls[name] = round(100 * num_found / all_true, 3)
+    return recalls
 
 
 def sample(size: int, number: int) -> IntArray:

@@ -11,7 +11,13 @@ from pydantic import ValidationError
 
 from motherlode.core.errors import BundleError, InvalidInputError
 from motherlode.core.queries import DenseQueries, SparseQueries
-from motherlode.core.rankers import JOINED, SparseLinear, SparseLinearConfig, SparseWeights
+from motherlode.core.rankers import (
+    JOINED,
+    SparseLinear,
+    SparseLinearConfig,
+    SparseWeights,
+    sparse_weights,
+)
 from motherlode.core.topk import TopK
 from tests.support.rankers import JOIN, dense_weights, random_sparse, random_weights
 
@@ -45,6 +51,16 @@ def test_margins_are_those_of_a_dense_product() -> None:
     queries = random_sparse(40, NUM_FEATURES)
     margins = RANKER.margins(everything(40), queries).reshape(40, NUM_LABELS)
     np.testing.assert_allclose(margins, expected_margins(queries), atol=1e-6)
+
+
+def test_long_queries_and_shortlists_go_in_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Blocks of features may round in another way, blocks of labels may not."""
+    queries, top = random_sparse(40, NUM_FEATURES), everything(40)
+    whole = RANKER.margins(top, queries)
+    monkeypatch.setattr(sparse_weights, "_BLOCK_LABELS", 7)
+    np.testing.assert_array_equal(RANKER.margins(top, queries), whole)
+    monkeypatch.setattr(sparse_weights, "_BLOCK_FEATURES", 2)
+    np.testing.assert_allclose(RANKER.margins(top, queries), whole, atol=1e-6)
 
 
 def test_a_query_without_features_has_the_biases_as_margins() -> None:

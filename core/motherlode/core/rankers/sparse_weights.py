@@ -19,6 +19,10 @@ from motherlode.core.array_file import map_arrays
 from motherlode.core.errors import BundleError, InvalidInputError
 from motherlode.core.queries import FloatArray, IntArray
 
+# Memory of one look-up stays some megabytes, however long the query and the shortlist.
+_BLOCK_FEATURES = 64
+_BLOCK_LABELS = 1 << 13
+
 
 @final
 class SparseWeights:
@@ -63,19 +67,29 @@ class SparseWeights:
             values_Q: float32 [Q], their values.
             labels_C: int64 [C], rows.
         """
-        biases_C: FloatArray = self.biases_L.take(labels_C)
-        if len(self.keys_W) == 0:
-            return biases_C
+        margins_C: FloatArray = self.biases_L.take(labels_C)
         # What is looked up in order is found faster.
         order_C = np.argsort(labels_C)
-        wanted_QC = indices_Q[:, None] * self.num_labels + labels_C[order_C]
+        for i in range(0, len(labels_C), _BLOCK_LABELS):
+            chosen = order_C[i : i + _BLOCK_LABELS]
+            # Where a block of features begins decides bits, so it hangs on nothing else.
+            for j in range(0, len(indices_Q), _BLOCK_FEATURES):
+                block = slice(j, j + _BLOCK_FEATURES)
+                weights_QC = self._look_up(indices_Q[block], labels_C[chosen])
+                weights_QC *= values_Q[block, None]
+                # Over the first axis numpy adds row by row, whatever the number of columns.
+                margins_C[chosen] += weights_QC.sum(axis=0)
+        return margins_C
+
+    def _look_up(self, indices_Q: IntArray, labels_C: IntArray) -> FloatArray:
+        """float32 [Q, C]: the weight of each pair."""
+        wanted_QC = indices_Q[:, None] * self.num_labels + labels_C
+        if len(self.keys_W) == 0:
+            return np.zeros(wanted_QC.shape, np.float32)
         places_QC = self.keys_W.searchsorted(wanted_QC.ravel()).reshape(wanted_QC.shape)
-        products_QC = self.values_W.take(places_QC, mode="clip")
-        products_QC[self.keys_W.take(places_QC, mode="clip") != wanted_QC] = 0.0
-        products_QC *= values_Q[:, None]
-        # Over the first axis numpy adds row by row, whatever the number of columns.
-        biases_C[order_C] += products_QC.sum(axis=0)
-        return biases_C
+        weights_QC: FloatArray = self.values_W.take(places_QC, mode="clip")
+        weights_QC[self.keys_W.take(places_QC, mode="clip") != wanted_QC] = 0.0
+        return weights_QC
 
     def with_labels(self, num_more: int) -> SparseWeights:
         """The same with so many more labels, which have neither weights nor bias."""

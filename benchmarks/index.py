@@ -3,7 +3,9 @@
 Made-up labels around random directions, of even and of uneven lengths, as many as geonames
 cities15000 has; queries are near to labels. Times are the least and the median of several rounds.
 
-Usage: python benchmarks/index.py [--labels 34006] [--width 256] [--threads 1 2]
+Usage: python benchmarks/index.py [--labels 34006] [--width 256] [--threads 1 2] [--embeddings FILE]
+
+FILE is an .npz with real embeddings, `labels` and `queries`, both float32.
 """
 
 from __future__ import annotations
@@ -25,9 +27,11 @@ from motherlode.core.index import (
     ExactConfig,
     HnswConfig,
     IndexConfig,
+    IvfConfig,
     IvfFlatConfig,
     LabelFilter,
     LabelIndex,
+    ScanConfig,
     build_index,
     load_index,
     measure_recall,
@@ -42,6 +46,17 @@ CONFIGS: dict[str, IndexConfig] = {
     "ivf_flat nprobe 64": IvfFlatConfig(nprobe=64),
     "hnsw ef 64": HnswConfig(),
     "hnsw ef 128": HnswConfig(ef_search=128),
+    "hnsw sq8 ef 64": HnswConfig(codes="sq8"),
+    "scan sq8": ScanConfig(codes="sq8"),
+    "scan fp16": ScanConfig(codes="fp16"),
+    "scan pq_fast_scan": ScanConfig(codes="pq_fast_scan"),
+    "scan pq_fast_scan refine 32": ScanConfig(codes="pq_fast_scan", refine=32),
+    "scan rabitq": ScanConfig(codes="rabitq"),
+    "ivf sq8 nprobe 64": IvfConfig(codes="sq8", nprobe=64),
+    "ivf pq nprobe 64": IvfConfig(codes="pq", nprobe=64),
+    "ivf pq_fast_scan nprobe 64": IvfConfig(codes="pq_fast_scan", nprobe=64),
+    "ivf pq_fast_scan nprobe 128": IvfConfig(codes="pq_fast_scan", nprobe=128),
+    "ivf rabitq nprobe 64": IvfConfig(codes="rabitq", nprobe=64),
 }
 BATCHES = (1, 64)
 NUM_QUERIES, K, ROUNDS = 512, 10, 5
@@ -65,10 +80,14 @@ def main() -> None:
     parser.add_argument("--labels", type=int, default=34_006)
     parser.add_argument("--width", type=int, default=256)
     parser.add_argument("--threads", type=int, nargs="+", default=[1, 2])
+    parser.add_argument("--embeddings", type=Path)
     options = parser.parse_args()
     set_index_threads(1)
     for name, spread in SPREADS.items():
-        labels_LD, queries_BD = draw(options.labels, options.width, spread)
+        if options.embeddings is None:
+            labels_LD, queries_BD = draw(options.labels, options.width, spread)
+        else:
+            labels_LD, queries_BD = read(options.embeddings, spread)
         indexes = build_all(name, labels_LD, queries_BD)
         measure_latency(name, indexes, queries_BD, options.threads)
         if name == "even":
@@ -89,6 +108,14 @@ def draw(num_labels: int, width: int, spread: float) -> tuple[FloatArray, FloatA
     return labels_LD.astype(np.float32), queries_BD.astype(np.float32)
 
 
+def read(path: Path, spread: float) -> tuple[FloatArray, FloatArray]:
+    """Real labels [L, D], at other lengths if they are to spread, and queries [B, D]."""
+    arrays = np.load(path)
+    labels_LD, queries_BD = (np.ascontiguousarray(arrays[x]) for x in ("labels", "queries"))
+    lengths_L1 = np.exp(spread * np.random.default_rng(0).standard_normal((len(labels_LD), 1)))
+    return (labels_LD * lengths_L1).astype(np.float32), queries_BD[:NUM_QUERIES]
+
+
 def unit(rows: np.ndarray) -> np.ndarray:
     """The rows at length 1."""
     return rows / np.linalg.norm(rows, axis=1, keepdims=True)
@@ -99,11 +126,12 @@ def build_all(name: str, labels_LD: FloatArray, queries_BD: FloatArray) -> dict[
     indexes, rows, built = {}, [], {}
     with tempfile.TemporaryDirectory() as folder:
         for label, config in CONFIGS.items():
-            path = Path(folder) / config.kind
-            if config.kind not in built:
+            form = str(config.model_dump(exclude={"nprobe", "ef_search", "refine"}))
+            path = Path(folder) / form
+            if form not in built:
                 start = time.perf_counter()
                 index = build_index(config, labels_LD, seed=0)
-                built[config.kind] = time.perf_counter() - start
+                built[form] = time.perf_counter() - start
                 index.save(path)
             start = time.perf_counter()
             indexes[label] = load_index(config, path, labels_LD, mmap=True)
@@ -113,13 +141,13 @@ def build_all(name: str, labels_LD: FloatArray, queries_BD: FloatArray) -> dict[
                 [
                     label,
                     indexes[label].factory,
-                    f"{built[config.kind]:.1f}",
+                    f"{built[form]:.1f}",
                     f"{load_s * 1e3:.0f}",
-                    f"{path.stat().st_size / 2**20:.1f}",
+                    f"{indexes[label].predicted_bytes / len(labels_LD):.0f}",
                     *(f"{recall:.4f}" for recall in recalls),
                 ]
             )
-    columns = ["index", "factory", "build s", "load ms", "file MiB", "recall@10", "recall@100"]
+    columns = ["index", "factory", "build s", "load ms", "bytes a label", "recall@10", "recall@100"]
     print_result(f"index: {len(labels_LD)} labels of {name} lengths", columns, rows)
     return indexes
 
@@ -162,7 +190,7 @@ def measure_filters(indexes: dict[str, LabelIndex], queries_BD: FloatArray) -> N
         label_filter = LabelFilter(allowed, "allow")
         best = indexes["exact"].search(queries_BD, K, filter=label_filter)
         floor_B1 = best.scores.reshape(-1, K)[:, -1:]
-        for label in ("exact", "ivf_flat nprobe 16", "hnsw ef 64"):
+        for label in ("exact", "ivf_flat nprobe 16", "hnsw ef 64", "scan pq_fast_scan"):
             search = partial(indexes[label].search, filter=label_filter)
             found = search(queries_BD, K).scores.reshape(-1, K)
             times = microseconds(search, queries_BD[:64], 1)

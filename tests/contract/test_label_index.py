@@ -3,59 +3,34 @@
 from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from motherlode.core.errors import BundleError, InvalidQueryError
+from motherlode.core.errors import InvalidQueryError
 from motherlode.core.index import (
-    ExactConfig,
     HnswConfig,
     IndexConfig,
-    IvfFlatConfig,
     LabelFilter,
-    LabelIndex,
-    LearnedConfig,
     load_index,
     set_index_threads,
 )
 from motherlode.core.queries import FloatArray
-from motherlode.core.topk import TopK
 from tests.support.embeddings import best_by_sorting, clustered
+from tests.support.label_indexes import (
+    CASES,
+    CONFIGS,
+    NUM_LABELS,
+    NUM_QUERIES,
+    WIDTH,
+    Case,
+    make_case,
+    name_of,
+    rows_of,
+)
 from tests.support.learned_index import build_any_index as build_index
-
-# Small enough that approximate indexes do not turn to an exact scan.
-CONFIGS: list[IndexConfig] = [
-    ExactConfig(),
-    IvfFlatConfig(nlist=25, nprobe=5),
-    HnswConfig(num_neighbors=4, ef_construction=40, ef_search=16),
-    LearnedConfig(num_clusters=25, beam=5, shortlist=150),
-]
-NUM_LABELS, WIDTH, NUM_QUERIES = 900, 24, 64
-
-
-@dataclass(frozen=True)
-class Case:
-    index: LabelIndex
-    labels_LD: FloatArray
-    queries_BD: FloatArray
-
-
-def make_case(config: IndexConfig, spread: float) -> Case:
-    labels_LD, queries_BD = clustered(NUM_LABELS, WIDTH, spread=spread)
-    index = build_index(config, labels_LD, seed=3)
-    return Case(index, labels_LD, queries_BD[:NUM_QUERIES])
-
-
-CASES = {
-    f"{config.kind}-{name}": make_case(config, spread)
-    for config in CONFIGS
-    for name, spread in (("even", 0.0), ("uneven", 0.6))
-}
 
 
 @pytest.fixture(params=CASES.values(), ids=CASES.keys())
@@ -64,15 +39,10 @@ def case(request: pytest.FixtureRequest) -> Case:
     return request.param
 
 
-@pytest.fixture(params=CONFIGS, ids=lambda config: config.kind)
+@pytest.fixture(params=CONFIGS, ids=name_of)
 def config(request: pytest.FixtureRequest) -> IndexConfig:
     config: IndexConfig = request.param
     return config
-
-
-def rows_of(top: TopK) -> list[tuple[list[int], bytes]]:
-    """Labels, and the bits of the scores, of each query."""
-    return [(top.row(i)[0].tolist(), top.row(i)[1].tobytes()) for i in range(len(top))]
 
 
 def test_scores_are_inner_products_and_the_best_come_first(case):
@@ -178,6 +148,54 @@ def test_the_best_of_few_allowed_labels_are_found_exactly(data):
     assert top.scores.tobytes() == scores.tobytes()
 
 
+def exhaustive(config: IndexConfig) -> IndexConfig:
+    """The family with settings that leave nothing out."""
+    if isinstance(config, HnswConfig):
+        return config.model_copy(update={"ef_search": NUM_LABELS})
+    most = {"nprobe": 25, "refine": NUM_LABELS}
+    fields = type(config).model_fields
+    return config.model_copy(update={name: most[name] for name in most if name in fields})
+
+
+EXHAUSTIVE = {
+    f"{name_of(config)}-{spread}": make_case(exhaustive(config), spread)
+    for config in CONFIGS
+    for spread in (0.0, 0.6)
+}
+
+
+@settings(max_examples=60, deadline=None)
+@given(data=st.data())
+def test_no_denied_label_is_found_and_with_nothing_left_out_the_best_allowed_are(data):
+    name = data.draw(st.sampled_from(sorted(EXHAUSTIVE)))
+    share, seed = data.draw(st.floats(0, 1)), data.draw(st.integers(0, 99))
+    k, num_queries = data.draw(st.integers(1, 40)), data.draw(st.sampled_from([1, 3, 9]))
+    rows = np.flatnonzero(np.random.default_rng(seed).random(NUM_LABELS) < share)
+    label_filter = LabelFilter(rows, data.draw(st.sampled_from(["allow", "deny"])))
+    allowed = label_filter.allowed_rows(NUM_LABELS)
+    case = EXHAUSTIVE[name]
+    queries_BD = case.queries_BD[:num_queries]
+    top = case.index.search(queries_BD, k, filter=label_filter)
+    best, scores = best_by_sorting(queries_BD, case.labels_LD, k, allowed)
+    assert top.labels.tolist() == best.ravel().tolist()
+    assert top.scores.tobytes() == scores.tobytes()
+
+
+@settings(max_examples=60, deadline=None)
+@given(data=st.data())
+def test_no_denied_label_is_found_whatever_the_settings(data):
+    case = CASES[data.draw(st.sampled_from(sorted(CASES)))]
+    share, seed = data.draw(st.floats(0, 1)), data.draw(st.integers(0, 99))
+    rows = np.flatnonzero(np.random.default_rng(seed).random(NUM_LABELS) < share)
+    label_filter = LabelFilter(rows, data.draw(st.sampled_from(["allow", "deny"])))
+    allowed = label_filter.allowed_rows(NUM_LABELS)
+    k = data.draw(st.integers(1, 40))
+    top = case.index.search(case.queries_BD[:9], k, filter=label_filter)
+    assert top.counts.tolist() == [min(k, len(allowed))] * 9
+    assert np.isin(top.labels, allowed).all()
+    assert all(len(set(top.row(i)[0].tolist())) == top.counts[i] for i in range(9))
+
+
 def test_a_filter_far_from_the_query_still_gives_the_best_allowed_labels(case):
     # The allowed labels are the worst: a walk towards the query moves away from them.
     worst, _ = best_by_sorting(-case.queries_BD[:1], case.labels_LD, 90)
@@ -252,51 +270,24 @@ def test_searches_may_run_in_several_threads(case):
             assert [row for part in parts for row in part] == expected
 
 
-@pytest.mark.parametrize("mmap", [True, False])
-def test_a_saved_index_answers_in_the_same_bits(case, tmp_path, mmap):
-    path = tmp_path / "index.faiss"
-    case.index.save(path)
-    loaded = load_index(case.index.config, path, case.labels_LD, mmap=mmap)
-    assert (loaded.kind, loaded.factory, loaded.num_labels, loaded.width) == (
-        case.index.kind,
-        case.index.factory,
-        NUM_LABELS,
-        WIDTH,
-    )
-    assert loaded.predicted_bytes == case.index.predicted_bytes
-    for k in (1, 10, 100):
-        expected = rows_of(case.index.search(case.queries_BD, k))
-        assert rows_of(loaded.search(case.queries_BD, k)) == expected
-
-
-def test_an_index_of_a_read_only_file_mapping_answers_in_the_same_bits(case, tmp_path):
-    np.save(tmp_path / "labels.npy", case.labels_LD)
-    mapped_LD = np.load(tmp_path / "labels.npy", mmap_mode="r")
-    case.index.save(tmp_path / "index.faiss")
-    loaded = load_index(case.index.config, tmp_path / "index.faiss", mapped_LD, mmap=True)
-    expected = rows_of(case.index.search(case.queries_BD, 10))
-    assert rows_of(loaded.search(case.queries_BD, 10)) == expected
-
-
-def saved_bytes(config: IndexConfig, labels_LD: FloatArray, path: Path, *, seed: int = 0) -> bytes:
-    build_index(config, labels_LD, seed=seed).save(path)
-    return path.read_bytes()
-
-
-def test_the_same_arguments_build_the_same_file_whatever_the_threads(case, tmp_path):
-    files = []
-    for threads in (1, 2, 2):
-        set_index_threads(threads)
-        files.append(saved_bytes(case.index.config, case.labels_LD, tmp_path / "index.faiss"))
-    assert files[0] == files[1] == files[2]
-
-
 @pytest.mark.parametrize("num_labels", [1, 2, 5])
 def test_a_handful_of_labels_is_enough(config, num_labels):
     labels_LD, queries_BD = clustered(num_labels, 4)
     top = build_index(config, labels_LD, seed=0).search(queries_BD[:3], 3)
     best, _ = best_by_sorting(queries_BD[:3], labels_LD, 3)
     assert top.labels.tolist() == best.ravel().tolist()
+
+
+@pytest.mark.parametrize("width", [1, 7, 17, 33])
+def test_labels_may_have_any_width(config, width, tmp_path):
+    labels_LD, queries_BD = clustered(400, width, spread=0.5)
+    index = build_index(config, labels_LD, seed=0)
+    index.save(tmp_path / "index.faiss")
+    loaded = load_index(config, tmp_path / "index.faiss", labels_LD, mmap=True)
+    top = loaded.search(queries_BD[:5], 6)
+    assert rows_of(top) == rows_of(index.search(queries_BD[:5], 6))
+    best, _ = best_by_sorting(queries_BD[:5], labels_LD, 6)
+    assert np.mean([np.isin(best[i], top.row(i)[0]).mean() for i in range(5)]) > 0.4
 
 
 def test_labels_of_length_zero_are_labels_too(config):
@@ -325,68 +316,3 @@ def test_labels_of_length_zero_are_labels_too(config):
 def test_label_embeddings_that_cannot_be_searched_are_refused(config, labels_LD):
     with pytest.raises(ValueError, match="label embeddings: expected"):
         build_index(config, labels_LD, seed=0)
-
-
-def test_an_index_of_other_labels_is_refused(case, tmp_path):
-    path = tmp_path / "index.faiss"
-    case.index.save(path)
-    others: dict[str, FloatArray] = {
-        "number of labels is 900, expected 899": case.labels_LD[:-1],
-        "width is 24, expected 23": np.ascontiguousarray(case.labels_LD[:, :-1]),
-        "is the index of other label embeddings": case.labels_LD[::-1].copy(),
-        "expected finite values": np.full_like(case.labels_LD, np.nan),
-    }
-    for reason, labels_LD in others.items():
-        with pytest.raises(BundleError, match=reason) as caught:
-            load_index(case.index.config, path, labels_LD, mmap=True)
-        assert caught.value.path == path
-
-
-@pytest.mark.parametrize("other", CONFIGS, ids=lambda other: other.kind)
-def test_an_index_of_another_family_is_refused(case, tmp_path, other):
-    if other.kind == case.index.kind:
-        other = (
-            HnswConfig(num_neighbors=5) if other.kind == "hnsw" else CONFIGS[other.kind == "exact"]
-        )
-    case.index.save(tmp_path / "index.faiss")
-    with pytest.raises(BundleError, match=r"index\.faiss: .* is |: holds|not a sound"):
-        load_index(other, tmp_path / "index.faiss", case.labels_LD, mmap=False)
-
-
-@pytest.mark.parametrize("mmap", [True, False])
-@pytest.mark.parametrize("kept", [0, 1, 39, 40, 60, -41, -40, -1])
-def test_a_file_cut_short_is_refused(case, tmp_path, kept, mmap):
-    path = tmp_path / "index.faiss"
-    case.index.save(path)
-    path.write_bytes(path.read_bytes()[:kept])
-    with pytest.raises(BundleError, match=r"index\.faiss"):
-        load_index(case.index.config, path, case.labels_LD, mmap=mmap)
-
-
-def test_a_missing_file_is_refused(case, tmp_path):
-    with pytest.raises(BundleError, match="No such file"):
-        load_index(case.index.config, tmp_path / "index.faiss", case.labels_LD, mmap=True)
-
-
-@settings(max_examples=60, deadline=None)
-@given(
-    name=st.sampled_from(sorted(CASES)),
-    damage=st.lists(st.tuples(st.integers(0, 10**6), st.integers(0, 255)), min_size=1, max_size=4),
-    mmap=st.booleans(),
-)
-def test_a_damaged_file_is_refused_or_does_no_harm(tmp_path_factory, name, damage, mmap):
-    # A file of its own for each example: an index of the last one may still be mapped.
-    case, path = CASES[name], tmp_path_factory.mktemp("damaged") / "index.faiss"
-    case.index.save(path)
-    content = bytearray(path.read_bytes())
-    path.unlink()
-    for place, value in damage:
-        content[place % len(content)] = value
-    path.write_bytes(content)
-    try:
-        index = load_index(case.index.config, path, case.labels_LD, mmap=mmap)
-    except BundleError:
-        return
-    top = index.search(case.queries_BD[:5], 5)
-    assert top.counts.tolist() == [5] * 5
-    assert ((top.labels >= 0) & (top.labels < NUM_LABELS)).all()

@@ -18,7 +18,9 @@ from motherlode.core.index import (
     ExactConfig,
     HnswConfig,
     IndexConfig,
+    IvfConfig,
     IvfFlatConfig,
+    ScanConfig,
     build_index,
 )
 from motherlode.core.labels import LabelTable
@@ -36,6 +38,8 @@ _INDEX_CONFIGS: dict[str, IndexConfig] = {
     "exact": ExactConfig(),
     "ivf_flat": IvfFlatConfig(nlist=4, nprobe=4),
     "hnsw": HnswConfig(num_neighbors=8, ef_construction=40, ef_search=64),
+    "scan": ScanConfig(codes="rabitq"),
+    "ivf": IvfConfig(nlist=4, nprobe=4),
 }
 
 

@@ -20,6 +20,8 @@ FORMAT_VERSION = 3
 _FIRST_VERSIONS = {
     ("ranker", "tree_correction"): 2,
     ("ranker", "sparse_linear"): 3,
+    ("index", "scan"): 3,
+    ("index", "ivf"): 3,
     ("index", "learned"): 3,
 }
 MANIFEST_FILE = "manifest.json"
@@ -185,7 +187,13 @@ class Manifest(_Frozen):
 
 def lowest_format_version(stages: tuple[Stage, ...]) -> int:
     """The first format version in which a bundle may have such stages."""
-    return max(_FIRST_VERSIONS.get((stage.name, stage.kind), 1) for stage in stages)
+    return max(map(_first_version, stages))
+
+
+def _first_version(stage: Stage) -> int:
+    if (stage.name, stage.kind) == ("index", "hnsw") and "codes" in stage.config:
+        return 3
+    return _FIRST_VERSIONS.get((stage.name, stage.kind), 1)
 
 
 def bundle_digest(files: dict[str, FileEntry], stages: tuple[Stage, ...]) -> str:

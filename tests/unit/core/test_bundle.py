@@ -46,7 +46,7 @@ def check(folder: Path) -> None:
     Retriever(read_bundle(folder), model="tiny", version=1).check_golden()
 
 
-@pytest.mark.parametrize("index_kind", ["exact", "ivf_flat", "hnsw"])
+@pytest.mark.parametrize("index_kind", ["exact", "scan", "ivf_flat", "ivf", "hnsw"])
 def test_a_bundle_reads_back_what_was_written(tmp_path: Path, index_kind: str) -> None:
     draft = tiny_draft(index_kind=index_kind)
     manifest = write_bundle(draft, tmp_path / "bundle")
@@ -228,7 +228,7 @@ def swap(folder: Path, other: BundleDraft, name: str) -> None:
     shutil.copyfile(elsewhere / name, folder / name)
 
 
-@pytest.mark.parametrize("index_kind", ["exact", "ivf_flat", "hnsw"])
+@pytest.mark.parametrize("index_kind", ["exact", "scan", "ivf_flat", "ivf", "hnsw"])
 def test_an_index_of_another_bundle_is_refused_even_with_a_manifest_to_match(
     tmp_path: Path, index_kind: str
 ) -> None:

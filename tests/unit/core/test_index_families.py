@@ -13,7 +13,9 @@ from motherlode.core.index import (
     ExactConfig,
     HnswConfig,
     IndexConfig,
+    IvfConfig,
     IvfFlatConfig,
+    ScanConfig,
     build_index,
     faiss,
     families,
@@ -35,6 +37,13 @@ WALKING = HnswConfig(num_neighbors=4, ef_construction=20, ef_search=16)
         ({"kind": "hnsw", "num_neighbors": 1}, "num_neighbors"),
         ({"kind": "hnsw", "ef_search": 0}, "ef_search"),
         ({"kind": "hnsw", "ef_construction": "many"}, "ef_construction"),
+        ({"kind": "hnsw", "codes": "rabitq"}, "codes"),
+        ({"kind": "scan", "codes": "pq"}, "codes"),
+        ({"kind": "scan", "refine": 0}, "refine"),
+        ({"kind": "scan", "codes": "pq_fast_scan", "subvector_width": 3}, "subvector_width"),
+        ({"kind": "scan", "codes": "sq8", "subvector_width": 2}, "subvector_width"),
+        ({"kind": "ivf", "codes": "rabitq", "subvector_width": 2}, "subvector_width"),
+        ({"kind": "ivf", "nprobe": 0}, "nprobe"),
     ],
 )
 def test_wrong_settings_are_refused(settings, field):
@@ -44,7 +53,13 @@ def test_wrong_settings_are_refused(settings, field):
 
 def test_settings_are_told_apart_by_their_kind():
     adapter: TypeAdapter[IndexConfig] = TypeAdapter(IndexConfig)
-    for config in (ExactConfig(), IvfFlatConfig(nlist=7), HnswConfig(ef_search=9)):
+    for config in (
+        ExactConfig(),
+        IvfFlatConfig(nlist=7),
+        HnswConfig(ef_search=9, codes="sq8"),
+        ScanConfig(codes="rabitq", refine=3),
+        IvfConfig(codes="pq_fast_scan", subvector_width=4),
+    ):
         assert adapter.validate_python(config.model_dump()) == config
 
 
@@ -56,6 +71,18 @@ def test_settings_are_told_apart_by_their_kind():
         (IvfFlatConfig(nlist=9), "IVF9,Flat"),
         (IvfFlatConfig(nlist=1000), "IVF400,Flat"),
         (HnswConfig(num_neighbors=6), "HNSW6,Flat"),
+        (HnswConfig(num_neighbors=6, codes="sq8"), "HNSW6,SQ8"),
+        (HnswConfig(num_neighbors=6, codes="fp16"), "HNSW6,SQfp16"),
+        (ScanConfig(), "SQ8"),
+        (ScanConfig(codes="fp16"), "SQfp16"),
+        (ScanConfig(codes="pq_fast_scan"), "PQ8x4fs"),
+        (ScanConfig(codes="pq_fast_scan", subvector_width=8), "PQ2x4fs"),
+        (ScanConfig(codes="rabitq"), "RaBitQ"),
+        (IvfConfig(nlist=9), "IVF9,PQ4"),
+        (IvfConfig(nlist=9, subvector_width=1), "IVF9,PQ16"),
+        (IvfConfig(nlist=9, codes="pq_fast_scan"), "IVF9,PQ8x4fs"),
+        (IvfConfig(codes="rabitq"), "IVF80,RaBitQ"),
+        (IvfConfig(codes="sq8"), "IVF80,SQ8"),
     ],
 )
 def test_an_index_says_what_it_is(config, factory):
@@ -67,7 +94,18 @@ def test_an_index_says_what_it_is(config, factory):
 
 def test_predicted_memory_of_approximate_indexes_is_about_the_size_of_their_files(tmp_path):
     labels_LD, _ = clustered(2000, 32)
-    for config in (IvfFlatConfig(nlist=50), HnswConfig(num_neighbors=8)):
+    for config in (
+        IvfFlatConfig(nlist=50),
+        HnswConfig(num_neighbors=8),
+        HnswConfig(num_neighbors=8, codes="sq8"),
+        ScanConfig(codes="sq8"),
+        ScanConfig(codes="pq_fast_scan"),
+        ScanConfig(codes="rabitq"),
+        IvfConfig(nlist=50, codes="fp16"),
+        IvfConfig(nlist=50, codes="pq"),
+        IvfConfig(nlist=50, codes="pq_fast_scan"),
+        IvfConfig(nlist=50, codes="rabitq"),
+    ):
         index = build_index(config, labels_LD, seed=0)
         index.save(tmp_path / "index.faiss")
         size_bytes = (tmp_path / "index.faiss").stat().st_size
@@ -86,7 +124,7 @@ def test_a_graph_does_not_copy_the_labels(tmp_path):
 
 def test_another_seed_builds_another_graph_and_other_lists(tmp_path):
     labels_LD, _ = clustered(800, 8)
-    for config in (IvfFlatConfig(nlist=20), WALKING):
+    for config in (IvfFlatConfig(nlist=20), WALKING, IvfConfig(nlist=20)):
         files = []
         for seed in (0, 1, 2**40):
             build_index(config, labels_LD, seed=seed).save(tmp_path / "index.faiss")

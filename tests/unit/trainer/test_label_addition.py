@@ -19,7 +19,7 @@ from motherlode.trainer.label_addition import add_labels
 from tests.support.bundles import publish_tiny
 
 
-@pytest.fixture(params=["exact", "hnsw", "ivf_flat"])
+@pytest.fixture(params=["exact", "hnsw", "ivf_flat", "ivf", "scan"])
 def repository(tmp_path: Path, request: pytest.FixtureRequest) -> Repository:
     publish_tiny(tmp_path / "repository", index_kind=request.param)
     return Repository(tmp_path / "repository")

@@ -1,12 +1,15 @@
 """Finding the labels with the highest inner products."""
 
 from motherlode.core.index.cluster_graph import ClusterGraph
+from motherlode.core.index.coded import IvfIndex, ScanIndex
 from motherlode.core.index.config import (
     ExactConfig,
     HnswConfig,
     IndexConfig,
+    IvfConfig,
     IvfFlatConfig,
     LearnedConfig,
+    ScanConfig,
 )
 from motherlode.core.index.faiss import set_index_threads
 from motherlode.core.index.families import (
@@ -28,12 +31,16 @@ __all__ = [
     "HnswConfig",
     "HnswIndex",
     "IndexConfig",
+    "IvfConfig",
     "IvfFlatConfig",
     "IvfFlatIndex",
+    "IvfIndex",
     "LabelFilter",
     "LabelIndex",
     "LearnedConfig",
     "LearnedIndex",
+    "ScanConfig",
+    "ScanIndex",
     "build_index",
     "load_index",
     "measure_recall",

@@ -4,7 +4,11 @@ from __future__ import annotations
 
 from typing import Annotated, Literal, Self, final
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator, model_validator
+
+# Candidates for each hit wanted, at least: what the order by codes needs to lose little.
+_REFINE = {"sq8": 1, "fp16": 1, "pq": 4, "pq_fast_scan": 8, "rabitq": 16}
+_SUBVECTOR_WIDTH = {"pq": 4, "pq_fast_scan": 2}
 
 
 @final
@@ -42,6 +46,8 @@ class HnswConfig(BaseModel):
         ef_construction: Candidates kept while the graph is built.
         ef_search: Candidates kept while it is walked; more is slower and finds more. A query for
             more hits than this keeps as many candidates as it needs.
+        codes: What the walk compares the query with: `flat` for the embeddings themselves, which
+            the index does not hold, or `sq8` or `fp16` for codes of 1 or 2 bytes a value.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -50,6 +56,64 @@ class HnswConfig(BaseModel):
     num_neighbors: int = Field(default=32, ge=2, le=512)
     ef_construction: int = Field(default=80, ge=1)
     ef_search: int = Field(default=64, ge=1)
+    codes: Literal["flat", "sq8", "fp16"] = Field(
+        default="flat",
+        # So that a reader of format version 1 takes a graph without codes.
+        exclude_if=lambda codes: codes == "flat",
+    )
+
+
+@final
+class ScanConfig(BaseModel):
+    """Compares the query with a short code of every label, and then exactly with the best.
+
+    Attributes:
+        codes: `sq8` and `fp16` take 1 and 2 bytes a value of an embedding; `pq_fast_scan` 4 bits a
+            subvector; `rabitq` 1 bit a value and 8 bytes.
+        refine: Candidates for each hit wanted, which are compared exactly: more is slower and finds
+            more. None takes 1 for `sq8` and `fp16`, 8 for `pq_fast_scan` and 16 for `rabitq`.
+        subvector_width: Values that share one code of `pq_fast_scan`; None takes 2.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    kind: Literal["scan"] = "scan"
+    codes: Literal["sq8", "fp16", "pq_fast_scan", "rabitq"] = "sq8"
+    refine: int | None = Field(default=None, ge=1, le=10_000)
+    subvector_width: Literal[1, 2, 4, 8] | None = None
+
+    @field_validator("subvector_width")
+    @classmethod
+    def _is_of_these_codes(cls, width: int | None, info: ValidationInfo) -> int | None:
+        return _checked_subvector_width(width, info)
+
+
+@final
+class IvfConfig(BaseModel):
+    """Groups the labels into lists, and holds a short code of each label in its list.
+
+    Attributes:
+        nlist: As of `IvfFlatConfig`.
+        nprobe: As of `IvfFlatConfig`.
+        codes: As of `ScanConfig`, and `pq`: 1 byte a subvector. All but `fp16` and `sq8` are codes
+            of what a label differs in from the middle of its list.
+        refine: As of `ScanConfig`; None takes 4 for `pq`.
+        subvector_width: Values that share one code of `pq` or `pq_fast_scan`; None takes 4 and 2.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    kind: Literal["ivf"] = "ivf"
+    nlist: int | None = Field(default=None, ge=1)
+    nprobe: int = Field(default=16, ge=1)
+    codes: Literal["sq8", "fp16", "pq", "pq_fast_scan", "rabitq"] = "pq"
+    refine: int | None = Field(default=None, ge=1, le=10_000)
+    subvector_width: Literal[1, 2, 4, 8] | None = None
+
+    @field_validator("subvector_width")
+    @classmethod
+    def _is_of_these_codes(cls, width: int | None, info: ValidationInfo) -> int | None:
+        return _checked_subvector_width(width, info)
 
 
 @final
@@ -82,5 +146,23 @@ class LearnedConfig(BaseModel):
 
 
 IndexConfig = Annotated[
-    ExactConfig | IvfFlatConfig | HnswConfig | LearnedConfig, Field(discriminator="kind")
+    ExactConfig | ScanConfig | IvfFlatConfig | IvfConfig | HnswConfig | LearnedConfig,
+    Field(discriminator="kind"),
 ]
+
+
+def candidates_for(config: ScanConfig | IvfConfig, count: int) -> int:
+    """Labels to compare exactly in a search for `count` hits."""
+    return count * (config.refine or _REFINE[config.codes])
+
+
+def subvector_width_of(config: ScanConfig | IvfConfig) -> int:
+    """Values of an embedding that share one code of product quantisation."""
+    return config.subvector_width or _SUBVECTOR_WIDTH[config.codes]
+
+
+def _checked_subvector_width(width: int | None, info: ValidationInfo) -> int | None:
+    codes = info.data.get("codes")
+    if width is not None and codes not in (None, *_SUBVECTOR_WIDTH):
+        raise ValueError(f"only codes {', '.join(_SUBVECTOR_WIDTH)} have it, not {codes}")
+    return width

@@ -12,16 +12,16 @@ import re
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, final
+from typing import Any
 
 import faiss as untyped_faiss
 import numpy as np
 from numpy.typing import NDArray
 
 from motherlode.core.errors import BundleError
+from motherlode.core.index.rescoring import rescore
 from motherlode.core.queries import FloatArray, IntArray
 
 faiss: Any = untyped_faiss
@@ -38,6 +38,7 @@ _KMEANS_ROUNDS = 10
 # times slower for 64 queries. It is asked only where a matrix product pays, so: always.
 faiss.cvar.distance_compute_blas_threshold = 0
 
+_TABLE_SHARE = 8
 _reading = threading.Lock()
 
 
@@ -75,7 +76,7 @@ def apply_index_threads() -> None:
 
 
 @contextmanager
-def _one_thread(*, needed: bool = True) -> Iterator[None]:
+def one_thread(*, needed: bool = True) -> Iterator[None]:
     """Work whose result would depend on the number of threads."""
     before = faiss.omp_get_max_threads()
     faiss.omp_set_num_threads(1 if needed else before)
@@ -98,7 +99,7 @@ def top_inner_products(
     Returns:
         FAISS's scores float32 and rows int64, both [B, count], best first; count is at most L.
     """
-    scores_BC, rows_BC = _new_results(len(queries_BD), count)
+    scores_BC, rows_BC = new_results(len(queries_BD), count)
     faiss.knn_inner_product(
         faiss.swig_ptr(queries_BD),
         faiss.swig_ptr(labels_LD),
@@ -122,7 +123,7 @@ def new_graph(labels_LD: FloatArray, num_neighbors: int, ef_construction: int, *
     index = faiss.IndexHNSWFlat(labels_LD.shape[1], num_neighbors, faiss.METRIC_INNER_PRODUCT)
     index.hnsw.efConstruction = ef_construction
     index.hnsw.rng = faiss.RandomGenerator(seed)
-    with _one_thread(needed=not _GRAPHS_ARE_DETERMINISTIC):
+    with one_thread(needed=not _GRAPHS_ARE_DETERMINISTIC):
         index.add(labels_LD)
     graph = faiss.serialize_index(index, faiss.IO_FLAG_SKIP_STORAGE)
     return faiss.deserialize_index(graph, faiss.IO_FLAG_SKIP_STORAGE)
@@ -152,8 +153,8 @@ def search_graph(
     if allowed_L is None:
         parameters = _graph_parameters(ef)
     else:
-        parameters = faiss.SearchParametersHNSW(efSearch=ef, sel=_selector(allowed_L))
-    scores_BC, rows_BC = _new_results(len(queries_BD), count)
+        parameters = faiss.SearchParametersHNSW(efSearch=ef, sel=selector(allowed_L))
+    scores_BC, rows_BC = new_results(len(queries_BD), count)
     # Not the Python wrapper, whose checks take as long as a tenth of the walk.
     graph.search_c(
         len(queries_BD),
@@ -192,7 +193,7 @@ def new_lists(labels_LD: FloatArray, nlist: int, *, spherical: bool, seed: int) 
     index.cp.min_points_per_centroid = 1
     index.cp.max_points_per_centroid = _SAMPLES_PER_LIST
     # Matrix products may round differently with another number of threads.
-    with _one_thread():
+    with one_thread():
         index.train(labels_LD)
         index.add(labels_LD)
     return index
@@ -206,8 +207,11 @@ def search_lists(
     # size of the batch; a query's lists must not.
     everything = faiss.SearchParameters(sel=faiss.IDSelectorAll())
     nearness_BC, lists_BC = lists.quantizer.search(queries_BD, nprobe, params=everything)
-    parameters = faiss.SearchParametersIVF(nprobe=nprobe, sel=_selector(allowed_L))
-    scores_BC, rows_BC = _new_results(len(queries_BD), count)
+    if lists.quantizer.metric_type != lists.metric_type:
+        # Found by distance; what FAISS adds to the score of a code is the inner product.
+        nearness_BC = rescore(queries_BD, _centroids(lists), lists_BC)
+    parameters = faiss.SearchParametersIVF(nprobe=nprobe, sel=selector(allowed_L))
+    scores_BC, rows_BC = new_results(len(queries_BD), count)
     # The Python wrapper of this takes no parameters.
     lists.search_preassigned_c(
         len(queries_BD),
@@ -223,25 +227,34 @@ def search_lists(
     return rows_BC
 
 
-def _new_results(num_queries: int, count: int) -> tuple[FloatArray, IntArray]:
+def _centroids(lists: Any) -> FloatArray:
+    """float32 [C, D]: the middle of each list, without a copy."""
+    quantizer, shape = faiss.downcast_index(lists.quantizer), (lists.nlist, lists.d)
+    centroids_CD: FloatArray = faiss.rev_swig_ptr(quantizer.get_xb(), shape[0] * shape[1])
+    return centroids_CD.reshape(shape)
+
+
+def new_results(num_queries: int, count: int) -> tuple[FloatArray, IntArray]:
     """Where a search of FAISS writes scores and rows: float32 and int64, both [B, count]."""
     shape = num_queries, count
     return np.empty(shape, np.float32), np.empty(shape, np.int64)
 
 
-def _selector(allowed_L: NDArray[np.bool_] | None) -> Any:
+def selector(allowed_L: NDArray[np.bool_] | None) -> Any:
+    """What keeps FAISS from rows that are not allowed; None for no filter."""
     if allowed_L is None:
         return None
     return faiss.IDSelectorBitmap(np.packbits(allowed_L, bitorder="little"))
 
 
 def write(index: Any, path: Path) -> None:
-    """Writes an index without the vectors that `attach_labels` gave it.
+    """Writes an index, without vectors that `attach_labels` gave it.
 
     Raises:
         RuntimeError: If the file cannot be written, as FAISS has it.
     """
-    faiss.write_index(index, str(path), faiss.IO_FLAG_SKIP_STORAGE)
+    is_bare = isinstance(index, faiss.IndexHNSWFlat)
+    faiss.write_index(index, str(path), faiss.IO_FLAG_SKIP_STORAGE if is_bare else 0)
 
 
 def read(path: Path, *, mmap: bool) -> Any:
@@ -250,7 +263,9 @@ def read(path: Path, *, mmap: bool) -> Any:
     Raises:
         BundleError: If the file is not a sound FAISS index.
     """
-    flags = faiss.IO_FLAG_SKIP_STORAGE | (faiss.IO_FLAG_MMAP_IFC if mmap else 0)
+    # The tables that are skipped are for codes compared by distance, which none here are.
+    flags = faiss.IO_FLAG_SKIP_STORAGE | faiss.IO_FLAG_SKIP_PRECOMPUTE_TABLE
+    flags |= faiss.IO_FLAG_MMAP_IFC if mmap else 0
     try:
         with _reading, _limits(path.stat().st_size):
             return faiss.read_index(str(path), flags)
@@ -262,11 +277,14 @@ def read(path: Path, *, mmap: bool) -> Any:
 
 @contextmanager
 def _limits(size_bytes: int) -> Iterator[None]:
-    """Nothing in a file is longer than the file: a lie about lengths must not allocate memory."""
+    """Nothing in a file is longer than the file: a lie about lengths must not allocate memory.
+
+    FAISS also makes tables out of product quantisers, of at most eight times the size of the file.
+    """
     loops = faiss.get_deserialization_loop_limit()
     vector_bytes = faiss.get_deserialization_vector_byte_limit()
     faiss.set_deserialization_loop_limit(size_bytes)
-    faiss.set_deserialization_vector_byte_limit(size_bytes)
+    faiss.set_deserialization_vector_byte_limit(_TABLE_SHARE * size_bytes)
     try:
         yield
     finally:
@@ -274,47 +292,24 @@ def _limits(size_bytes: int) -> Iterator[None]:
         faiss.set_deserialization_vector_byte_limit(vector_bytes)
 
 
-@final
-@dataclass(frozen=True, slots=True)
-class Facts:
-    """What an index says about itself.
-
-    Attributes:
-        family: `Flat`, `HNSW`, `IVF`, or the name of a class that Motherlode does not build.
-        width: Width of its vectors.
-        num_vectors: Vectors it tells apart; none for an index from `new_flat`.
-        size_bytes: Memory of its own structure, without vectors from `attach_labels`.
-        is_similarity: Whether it compares by inner product, otherwise by distance.
-        structure: Factory string, such as `HNSW32,Flat`.
-    """
-
-    family: str
-    width: int
-    num_vectors: int
-    size_bytes: int
-    is_similarity: bool
-    structure: str
-
-
-def facts_of(index: Any) -> Facts:
-    """What an index from here, or from a file, says about itself."""
-    family, size_bytes, structure = type(index).__name__, 0, "Flat"
-    if isinstance(index, faiss.IndexHNSWFlat):
-        hnsw = index.hnsw
-        family, structure = "HNSW", f"HNSW{hnsw.nb_neighbors(1)},Flat"
-        size_bytes = 4 * hnsw.neighbors.size() + 8 * hnsw.offsets.size() + 4 * hnsw.levels.size()
-    elif isinstance(index, faiss.IndexIVFFlat):
-        family, structure = "IVF", f"IVF{index.nlist},Flat"
-        size_bytes = 4 * index.d * (index.ntotal + index.nlist) + 8 * index.ntotal
-    elif isinstance(index, faiss.IndexFlat):
-        family = "Flat"
-    is_similarity = index.metric_type == faiss.METRIC_INNER_PRODUCT
-    return Facts(family, index.d, index.ntotal, size_bytes, is_similarity, structure)
-
-
 def num_nodes(graph: Any) -> int:
     """Vectors that have a place in a graph: in a sound file, as many as the index counts."""
     return int(graph.hnsw.levels.size())
+
+
+def is_spherical(lists: Any) -> bool:
+    """Whether lists are found by inner product, otherwise by distance."""
+    quantizer = getattr(lists, "quantizer", None)
+    return quantizer is None or bool(quantizer.metric_type == faiss.METRIC_INNER_PRODUCT)
+
+
+def has_centroids(lists: Any) -> bool:
+    """Whether each list has a centroid of the lists' width, and nothing else finds them."""
+    found = faiss.downcast_index(lists.quantizer)
+    sizes = found.d, found.ntotal, found.code_size
+    if not isinstance(found, faiss.IndexFlat) or sizes != (lists.d, lists.nlist, 4 * lists.d):
+        return False
+    return bool(found.codes.size() == found.ntotal * found.code_size)
 
 
 def rows_in_lists(lists: Any) -> IntArray:

@@ -14,21 +14,32 @@ from numpy.typing import NDArray
 from typing_extensions import override
 
 from motherlode.core.errors import BundleError, ConfigError
-from motherlode.core.index import faiss
+from motherlode.core.index import codes, faiss
+from motherlode.core.index.coded import IvfIndex, ScanIndex, num_lists, num_probes
 from motherlode.core.index.config import (
     ExactConfig,
     HnswConfig,
     IndexConfig,
+    IvfConfig,
     IvfFlatConfig,
     LearnedConfig,
+    ScanConfig,
 )
+from motherlode.core.index.facts import expect, expect_form, facts_of, storage_of
+from motherlode.core.index.filter import mask_of
 from motherlode.core.index.index import MARGIN, LabelEmbeddings, LabelIndex, Shortlist
 from motherlode.core.index.learned import LearnedIndex
 from motherlode.core.index.seal import check_seal
+from motherlode.core.index.vectors import (
+    as_long_as_labels,
+    has_even_lengths,
+    lengthened,
+    lengths,
+    widened,
+)
 from motherlode.core.queries import FloatArray, IntArray
 
-# Beyond this spread of the labels' lengths (deviation over mean), directions alone make bad lists.
-_EVEN_LENGTHS = 0.25
+_CODE_NAMES = {"flat": "Flat", "sq8": "SQ8", "fp16": "SQfp16"}
 
 
 @final
@@ -49,7 +60,7 @@ class ExactIndex(LabelIndex):
     ) -> ExactIndex:
         """See `load_index`."""
         index = faiss.read(path, mmap=mmap)
-        _expect(path, faiss.facts_of(index), family="Flat", width=labels.width, num_vectors=0)
+        expect(path, index, family="Flat", width=labels.width, num_vectors=0)
         return cls(config, index, labels)
 
     @override
@@ -74,9 +85,11 @@ class HnswIndex(LabelIndex):
     def build(cls, config: HnswConfig, labels: LabelEmbeddings, *, seed: int) -> HnswIndex:
         """See `build_index`."""
         mean_D = labels.labels_LD.mean(axis=0, dtype=np.float64).astype(np.float32)
-        graph = faiss.new_graph(
-            labels.labels_LD - mean_D, config.num_neighbors, config.ef_construction, seed=seed
-        )
+        centred_LD = labels.labels_LD - mean_D
+        if config.codes != "flat":
+            vectors_LW = widened(centred_LD, codes.padded_width(labels.width))
+            return cls(config, codes.new_coded_graph(config, vectors_LW, seed=seed), labels)
+        graph = faiss.new_graph(centred_LD, config.num_neighbors, config.ef_construction, seed=seed)
         storage = faiss.attach_labels(graph, labels.labels_LD)
         return cls(config, graph, labels, keep_alive=storage)
 
@@ -86,11 +99,16 @@ class HnswIndex(LabelIndex):
     ) -> HnswIndex:
         """See `load_index`."""
         graph = faiss.read(path, mmap=mmap)
-        facts = faiss.facts_of(graph)
-        _expect(path, facts, family="HNSW", width=labels.width, num_vectors=labels.num_labels)
-        structure = f"HNSW{config.num_neighbors},Flat"
+        has_codes = config.codes != "flat"
+        width = codes.padded_width(labels.width) if has_codes else labels.width
+        facts = expect(path, graph, family="HNSW", width=width, num_vectors=labels.num_labels)
+        structure = f"HNSW{config.num_neighbors},{_CODE_NAMES[config.codes]}"
         if facts.structure != structure or faiss.num_nodes(graph) != facts.num_vectors:
             raise BundleError(path, f"holds {facts.structure}, expected {structure}")
+        if has_codes:
+            model = codes.empty_coded_graph(config, width)
+            expect_form(path, storage_of(graph), storage_of(model))
+            return cls(config, graph, labels)
         storage = faiss.attach_labels(graph, labels.labels_LD)
         return cls(config, graph, labels, keep_alive=storage)
 
@@ -103,8 +121,9 @@ class HnswIndex(LabelIndex):
         # The walk compares the query with about so many labels, in random places of the memory.
         if ef * self.config.num_neighbors >= num_allowed:
             return self._scan(queries_BD, count, allowed)
-        mask_L = _mask(allowed, self.num_labels)
-        return Shortlist(faiss.search_graph(self._index, queries_BD, wanted, ef, mask_L))
+        mask_L = mask_of(allowed, self.num_labels)
+        vectors = widened(queries_BD, self._index.d)
+        return Shortlist(faiss.search_graph(self._index, vectors, wanted, ef, mask_L))
 
 
 @final
@@ -121,11 +140,10 @@ class IvfFlatIndex(LabelIndex):
     @classmethod
     def build(cls, config: IvfFlatConfig, labels: LabelEmbeddings, *, seed: int) -> IvfFlatIndex:
         """See `build_index`."""
-        nlist = config.nlist or math.ceil(4 * math.sqrt(labels.num_labels))
-        norms_L = np.sqrt(np.vecdot(labels.labels_LD, labels.labels_LD, dtype=np.float64))
-        spherical = bool(norms_L.std() <= _EVEN_LENGTHS * norms_L.mean())
-        vectors = labels.labels_LD if spherical else _lengthened(labels, norms_L)
-        nlist = min(nlist, labels.num_labels)
+        norms_L = lengths(labels.labels_LD)
+        spherical = has_even_lengths(norms_L)
+        vectors = labels.labels_LD if spherical else lengthened(labels, norms_L)
+        nlist = num_lists(config, labels.num_labels)
         return cls(config, faiss.new_lists(vectors, nlist, spherical=spherical, seed=seed), labels)
 
     @classmethod
@@ -134,9 +152,10 @@ class IvfFlatIndex(LabelIndex):
     ) -> IvfFlatIndex:
         """See `load_index`."""
         lists = faiss.read(path, mmap=mmap)
-        facts = faiss.facts_of(lists)
-        width = labels.width if facts.is_similarity else labels.width + 1
-        _expect(path, facts, family="IVF", width=width, num_vectors=labels.num_labels)
+        width = labels.width if facts_of(lists).is_similarity else labels.width + 1
+        facts = expect(path, lists, family="IVF", width=width, num_vectors=labels.num_labels)
+        if not facts.structure.endswith(",Flat"):
+            raise BundleError(path, f"holds {facts.structure}, expected IVF{lists.nlist},Flat")
         if not np.array_equal(np.sort(faiss.rows_in_lists(lists)), np.arange(labels.num_labels)):
             raise BundleError(path, "the lists do not hold each label once")
         return cls(config, lists, labels)
@@ -144,25 +163,15 @@ class IvfFlatIndex(LabelIndex):
     @override
     def _propose(self, queries_BD: FloatArray, count: int, allowed: IntArray | None) -> Shortlist:
         num_allowed = self.num_labels if allowed is None else len(allowed)
-        # A filter leaves fewer labels in each list, and the best of them lie further away.
-        nprobe = math.ceil(self.config.nprobe * (2 * self.num_labels / num_allowed - 1))
+        nprobe = num_probes(self.config, self.num_labels, num_allowed)
         if nprobe >= self._index.nlist:
             return self._scan(queries_BD, count, allowed)
         wanted = min(count + MARGIN, num_allowed)
-        mask_L = _mask(allowed, self.num_labels)
-        vectors = queries_BD if self._index.d == self.width else self._lengthened(queries_BD)
+        mask_L = mask_of(allowed, self.num_labels)
+        vectors = queries_BD
+        if self._index.d != self.width:
+            vectors = as_long_as_labels(queries_BD, self._norm, self._index.d)
         return Shortlist(faiss.search_lists(self._index, vectors, wanted, nprobe, mask_L))
-
-    def _lengthened(self, queries_BD: FloatArray) -> FloatArray:
-        """float32 [B, D + 1]: queries as long as the longest label, with 0 added."""
-        # The largest value first: a tiny or huge square has no place in a float32. Each step
-        # treats a query alone, so that its bits, and its lists, are the same in any batch.
-        peaks_B = np.abs(queries_BD).max(axis=1, keepdims=True)
-        scaled_BD = queries_BD / np.where(peaks_B > 0, peaks_B, 1)
-        norms_B = np.sqrt(np.vecdot(scaled_BD, scaled_BD))[:, None]
-        longer = np.zeros((len(queries_BD), self.width + 1), np.float32)
-        longer[:, :-1] = scaled_BD * (np.float32(self._norm) / np.where(norms_B > 0, norms_B, 1))
-        return longer
 
 
 def build_index(config: IndexConfig, labels_LD: FloatArray, *, seed: int) -> LabelIndex:
@@ -184,8 +193,12 @@ def build_index(config: IndexConfig, labels_LD: FloatArray, *, seed: int) -> Lab
     match config:
         case ExactConfig():
             return ExactIndex.build(config, labels)
+        case ScanConfig():
+            return ScanIndex.build(config, labels, seed=seed)
         case IvfFlatConfig():
             return IvfFlatIndex.build(config, labels, seed=seed)
+        case IvfConfig():
+            return IvfIndex.build(config, labels, seed=seed)
         case HnswConfig():
             return HnswIndex.build(config, labels, seed=seed)
         case LearnedConfig():
@@ -215,8 +228,12 @@ def load_index(config: IndexConfig, path: Path, labels_LD: FloatArray, *, mmap: 
     match config:
         case ExactConfig():
             return ExactIndex.load(config, path, labels, mmap=mmap)
+        case ScanConfig():
+            return ScanIndex.load(config, path, labels, mmap=mmap)
         case IvfFlatConfig():
             return IvfFlatIndex.load(config, path, labels, mmap=mmap)
+        case IvfConfig():
+            return IvfIndex.load(config, path, labels, mmap=mmap)
         case HnswConfig():
             return HnswIndex.load(config, path, labels, mmap=mmap)
         case LearnedConfig():
@@ -249,28 +266,3 @@ def shares_found(found_BK: FloatArray, best_BK: FloatArray) -> NDArray[np.float6
     """
     shares_B: NDArray[np.float64] = (found_BK >= best_BK[:, -1:]).mean(axis=1)
     return shares_B
-
-
-def _expect(path: Path, facts: faiss.Facts, *, family: str, width: int, num_vectors: int) -> None:
-    for name, actual, expected in (
-        ("family", facts.family, family),
-        ("width", facts.width, width),
-        ("number of vectors", facts.num_vectors, num_vectors),
-        ("metric", facts.is_similarity or family == "IVF", True),
-    ):
-        if actual != expected:
-            raise BundleError(path, f"{name} is {actual}, expected {expected}")
-
-
-def _mask(allowed: IntArray | None, num_labels: int) -> NDArray[np.bool_] | None:
-    if allowed is None:
-        return None
-    mask_L = np.zeros(num_labels, np.bool_)
-    mask_L[allowed] = True
-    return mask_L
-
-
-def _lengthened(labels: LabelEmbeddings, norms_L: NDArray[np.float64]) -> FloatArray:
-    """float32 [L, D + 1]: labels with a last value that makes them all as long as the longest."""
-    missing_L = np.sqrt(np.maximum(labels.norm**2 - norms_L**2, 0))
-    return np.column_stack([labels.labels_LD, missing_L]).astype(np.float32)

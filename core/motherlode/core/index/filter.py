@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Literal, final
 
 import numpy as np
+from numpy.typing import NDArray
 
 from motherlode.core.errors import InvalidQueryError
 from motherlode.core.queries import IntArray
@@ -54,3 +55,12 @@ class LabelFilter:
         allowed_L = np.ones(num_labels, np.bool_)
         allowed_L[self.rows] = False
         return np.flatnonzero(allowed_L)
+
+
+def mask_of(allowed: IntArray | None, num_labels: int) -> NDArray[np.bool_] | None:
+    """Bool [L]: true for the rows allowed; None, which allows all, stays so."""
+    if allowed is None:
+        return None
+    mask_L = np.zeros(num_labels, np.bool_)
+    mask_L[allowed] = True
+    return mask_L

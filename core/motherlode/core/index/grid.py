@@ -71,6 +71,23 @@ GRID: tuple[Sweep, ...] = (
         (16, 32, 64, 128, 256, 512, 1024),
         is_at_least_hits=True,
     ),
+    Sweep("scan_sq8", ({"kind": "scan", "codes": "sq8"},)),
+    Sweep("scan_pq", ({"kind": "scan", "codes": "pq_fast_scan"},), "refine", (4, 8, 16, 32, 64)),
+    Sweep("scan_rabitq", ({"kind": "scan", "codes": "rabitq"},), "refine", (8, 16, 32, 64, 128)),
+    *(
+        Sweep(
+            f"ivf_{name}",
+            ({"kind": "ivf", "codes": codes},),
+            "nprobe",
+            (4, 8, 16, 32, 64, 128, 256, 512, 1024),
+            variants=({"refine": refines[0]}, {"refine": refines[1]}),
+        )
+        for name, codes, refines in (
+            ("sq8", "sq8", (1, 2)),
+            ("pq", "pq_fast_scan", (8, 32)),
+            ("rabitq", "rabitq", (16, 64)),
+        )
+    ),
 )
 
 

@@ -17,10 +17,10 @@ from numpy.typing import NDArray
 
 from motherlode.core.errors import InvalidQueryError
 from motherlode.core.index.config import IndexConfig
+from motherlode.core.index.facts import facts_of
 from motherlode.core.index.faiss import (
     FAISS_VERSION,
     apply_index_threads,
-    facts_of,
     top_inner_products,
     write,
 )

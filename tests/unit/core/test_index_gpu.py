@@ -1,0 +1,163 @@
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any
+
+import faiss as library
+import numpy as np
+import pytest
+
+from motherlode.core.errors import UnsupportedError
+from motherlode.core.index import (
+    ExactConfig,
+    HnswConfig,
+    IndexConfig,
+    IvfConfig,
+    IvfFlatConfig,
+    LabelFilter,
+    ScanConfig,
+    build_index,
+    gpu,
+)
+from motherlode.core.topk import TopK
+from tests.support.embeddings import clustered
+
+NUM_LABELS, WIDTH = 900, 24
+MOVABLE: list[IndexConfig] = [
+    ExactConfig(),
+    IvfFlatConfig(nlist=25, nprobe=5),
+    IvfConfig(nlist=25, nprobe=5, codes="sq8"),
+    IvfConfig(nlist=25, nprobe=5, codes="fp16"),
+    IvfConfig(nlist=25, nprobe=5, codes="pq"),
+]
+
+
+class Clone:
+    """An index of the CPU in the place of one on a GPU: ignores filters, counts queries."""
+
+    def __init__(self, index: Any) -> None:
+        self.index = index
+        self.num_queries = 0
+
+    def search(self, queries_BD: Any, k: int, *, params: Any = None) -> Any:
+        """As FAISS has it."""
+        self.num_queries += len(queries_BD)
+        return self.index.search(queries_BD, k, params=params)
+
+
+@pytest.fixture
+def clones(monkeypatch: pytest.MonkeyPatch) -> list[Clone]:
+    """What was moved to the one made-up GPU."""
+    moved: list[Clone] = []
+
+    def index_cpu_to_gpu(_: object, device: int, index: Any, options: Any) -> Clone:
+        assert device == 0
+        if options.useFloat16 and isinstance(index, library.IndexFlat):
+            whole = library.IndexScalarQuantizer(
+                index.d, library.ScalarQuantizer.QT_fp16, library.METRIC_INNER_PRODUCT
+            )
+            whole.add(index.reconstruct_n(0, index.ntotal))
+            index = whole
+        moved.append(Clone(index))
+        return moved[-1]
+
+    fake = SimpleNamespace(
+        StandardGpuResources=object,
+        GpuClonerOptions=lambda: SimpleNamespace(useFloat16=False),
+        get_num_gpus=lambda: 1,
+        index_cpu_to_gpu=index_cpu_to_gpu,
+        IndexFlatIP=library.IndexFlatIP,
+        SearchParametersIVF=library.SearchParametersIVF,
+    )
+    monkeypatch.setattr(gpu, "faiss", fake)
+    return moved
+
+
+def hits(top: TopK) -> list[list[int]]:
+    return [top.row(i)[0].tolist() for i in range(len(top))]
+
+
+@pytest.mark.parametrize("fp16", [False, True])
+@pytest.mark.parametrize("config", MOVABLE, ids=lambda config: f"{config.kind}")
+def test_an_index_on_a_gpu_answers_as_on_the_cpu(clones, config, fp16):
+    labels_LD, queries_BD = clustered(NUM_LABELS, WIDTH)
+    index = build_index(config, labels_LD, seed=0)
+    moved = gpu.to_gpu(index, 0, fp16=fp16)
+    expected, found = index.search(queries_BD, 5), moved.search(queries_BD, 5)
+    assert hits(found) == hits(expected)
+    assert found.scores.tobytes() == expected.scores.tobytes()
+    assert clones[0].num_queries == len(queries_BD)
+
+
+@pytest.mark.usefixtures("clones")
+@pytest.mark.parametrize("scale", [2.0**-70, 1.0, 2.0**40])
+def test_exact_answers_stay_exact_in_half_precision_where_labels_lie_close(scale):
+    labels_LD, queries_BD = clustered(NUM_LABELS, WIDTH, noise=0.001, spread=1e-4)
+    index = build_index(ExactConfig(), labels_LD, seed=0)
+    queries_BD *= np.float32(scale)
+    expected = index.search(queries_BD, 5)
+    assert hits(gpu.to_gpu(index, 0, fp16=True).search(queries_BD, 5)) == hits(expected)
+
+
+@pytest.mark.parametrize("config", MOVABLE, ids=lambda config: f"{config.kind}")
+def test_filters_and_very_many_hits_take_the_cpu(clones, config):
+    labels_LD, queries_BD = clustered(2400, WIDTH)
+    index = build_index(config, labels_LD, seed=0)
+    moved = gpu.to_gpu(index, 0)
+    denied = LabelFilter(np.arange(0, 2400, 7), "deny")
+    expected = index.search(queries_BD[:9], 5, filter=denied)
+    assert hits(moved.search(queries_BD[:9], 5, filter=denied)) == hits(expected)
+    assert hits(moved.search(queries_BD[:3], 2100)) == hits(index.search(queries_BD[:3], 2100))
+    assert clones[0].num_queries == 0
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        HnswConfig(),
+        HnswConfig(codes="sq8"),
+        ScanConfig(),
+        ScanConfig(codes="rabitq"),
+        IvfConfig(codes="pq_fast_scan"),
+        IvfConfig(codes="rabitq"),
+    ],
+    ids=lambda config: f"{config.kind} {config.codes}",
+)
+def test_families_without_a_gpu_form_are_refused(clones, config):
+    labels_LD, _ = clustered(300, 8)
+    with pytest.raises(UnsupportedError, match="stays on the CPU"):
+        gpu.to_gpu(build_index(config, labels_LD, seed=0), 0)
+    assert clones == []
+
+
+@pytest.mark.usefixtures("clones")
+def test_codes_of_labels_of_uneven_lengths_are_refused():
+    labels_LD, _ = clustered(300, 8, spread=0.6)
+    with pytest.raises(UnsupportedError, match="stays on the CPU"):
+        gpu.to_gpu(build_index(IvfConfig(), labels_LD, seed=0), 0)
+
+
+@pytest.mark.usefixtures("clones")
+@pytest.mark.parametrize("device", [-1, 1])
+def test_a_gpu_that_is_not_there_is_refused(device):
+    labels_LD, _ = clustered(30, 8)
+    with pytest.raises(UnsupportedError, match=f"no GPU {device}: this FAISS sees 1"):
+        gpu.to_gpu(build_index(ExactConfig(), labels_LD, seed=0), device)
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(
+    not hasattr(library, "StandardGpuResources") or library.get_num_gpus() == 0,
+    reason="needs faiss-gpu and a GPU",
+)
+@pytest.mark.parametrize("fp16", [False, True])
+@pytest.mark.parametrize("config", MOVABLE, ids=lambda config: f"{config.kind}")
+def test_a_real_gpu_finds_what_the_cpu_finds(config, fp16):
+    labels_LD, queries_BD = clustered(NUM_LABELS, WIDTH)
+    index = build_index(config, labels_LD, seed=0)
+    expected = index.search(queries_BD, 5)
+    found = gpu.to_gpu(index, 0, fp16=fp16).search(queries_BD, 5)
+    if config.kind == "exact":
+        assert hits(found) == hits(expected)
+    same = [len(set(a) & set(b)) for a, b in zip(hits(found), hits(expected), strict=True)]
+    assert np.mean(same) > 4.5

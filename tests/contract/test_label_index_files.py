@@ -96,7 +96,8 @@ def test_an_index_of_another_family_is_refused(case, tmp_path, other):
             HnswConfig(num_neighbors=5) if other.kind == "hnsw" else CONFIGS[other.kind == "exact"]
         )
     case.index.save(tmp_path / "index.faiss")
-    with pytest.raises(BundleError, match=r"index\.faiss: .* is |index\.faiss: holds|index\.faiss: not a "):
+    wrong = r"index\.faiss: .* is |index\.faiss: holds|index\.faiss: not a "
+    with pytest.raises(BundleError, match=wrong):
         load_index(other, tmp_path / "index.faiss", case.labels_LD, mmap=False)
 
 

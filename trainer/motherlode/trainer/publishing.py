@@ -41,6 +41,7 @@ class TrainedModel:
         path: Its way from a query to hits, with all stages.
         labels_LD: float32 [L, D], what the path's index was built over.
         train: The training data, with its labels.
+        held_out: Training queries that it was not trained on; may be empty.
         test: What quality is measured on, or None.
         tested_on: What that is, in the plural, such as `test queries`.
         progress: Course of the run.
@@ -53,6 +54,7 @@ class TrainedModel:
     path: QueryPath
     labels_LD: FloatArray
     train: Dataset
+    held_out: Dataset
     test: Dataset | None
     tested_on: str
     progress: Progress
@@ -89,8 +91,7 @@ def make_draft(trained: TrainedModel, dataset_name: str) -> BundleDraft:
     config, model = trained.config, trained.model
     path, labels_LD = trained.path, trained.labels_LD
     asked = trained.test if trained.test is not None else trained.train
-    sample = _spread(asked, _RECALL_QUERIES).queries
-    queries_BD = path.encode(sample)
+    queries_BD = path.encode(_spread(asked, _RECALL_QUERIES).queries)
     k = min(_RECALL_K, len(labels_LD))
     recall = {f"R@{k}": measure_recall(path.index, labels_LD, queries_BD, k)}
     evaluation, report = _judge(trained, dataset_name, recall)
@@ -114,14 +115,17 @@ def make_draft(trained: TrainedModel, dataset_name: str) -> BundleDraft:
         training_state=_training_state(model),
         ranker=path.ranker,
         label_encoder=model.text.encoder if has_own_text_encoder(config) and model.text else None,
-        query_sample_BD=_query_sample(trained, path, sample),
+        query_sample_BD=_query_sample(trained),
     )
 
 
-def _query_sample(trained: TrainedModel, path: QueryPath, sample: Queries) -> FloatArray | None:
+def _query_sample(trained: TrainedModel) -> FloatArray | None:
     """float32 [B, D]; None where there are only queries that the model learned from."""
-    known_BD = path.encode_known(sample)
-    return None if trained.test is None or not len(known_BD) else known_BD
+    unseen = trained.held_out if len(trained.held_out) else trained.test
+    if unseen is None:
+        return None
+    known_BD = trained.path.encode_known(_spread(unseen, _RECALL_QUERIES).queries)
+    return known_BD if len(known_BD) else None
 
 
 def _training_state(model: Model) -> dict[str, FloatArray]:

@@ -206,6 +206,7 @@ def _trained(
         path=path,
         labels_LD=labels_LD,
         train=data.whole,
+        held_out=data.held_out,
         test=held_out if data.test is None else data.test,
         tested_on="held-out training queries" if data.test is None else "test queries",
         progress=progress,

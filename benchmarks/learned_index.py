@@ -6,6 +6,10 @@ index has clusters; the learned index scores as many labels as IVF does on avera
 All compare a query with each cluster besides. 100 hits are asked for, so that figures for fewer
 labels than some 110 mean nothing: each index then looks further.
 
+Where the recipe has sparse linear classifiers, a second table builds up what they add after exact
+search and each stage, as table 3 of the paper does (Gupta et al., NeurIPS 2022): ranked by the
+scores, by `labels.scale` times them plus the margins, and by the join fitted to held-out queries.
+
 Usage: python benchmarks/learned_index.py FOLDER --recipe RECIPE [--repository FOLDER]
            [--set KEY=VALUE ...] [--nprobe N ...] [--held-out]
        (the first folder holds train, test and labels)
@@ -33,9 +37,12 @@ from motherlode.core.index import (
     set_index_threads,
 )
 from motherlode.core.queries import FloatArray
+from motherlode.core.rankers import JOINED, SparseLinear
 from motherlode.core.repository import Repository
+from motherlode.core.retriever import QueryPath
+from motherlode.core.topk import TopK
+from motherlode.trainer.answers import answers
 from motherlode.trainer.config import TrainConfig, load_config
-from motherlode.trainer.data import Dataset
 from motherlode.trainer.evaluation import PropensityConfig
 from motherlode.trainer.learned_index.building import train_in_stages
 from motherlode.trainer.model import Model
@@ -46,6 +53,7 @@ from motherlode.trainer.training import TrainingRequest, train_and_publish
 from motherlode.trainer.warm_start import warm_model
 
 FIGURES = ("R@100", "R@10", "P@1", "P@3", "P@5")
+BUILD_UP = ("P@1", "P@3", "P@5", "PSP@1", "PSP@5", "R@10", "R@100")
 K = 100
 
 
@@ -64,9 +72,13 @@ def main() -> None:
         repository = options.repository or Path(scratch)
         bundle = trained_bundle(options.recipe, options.data, repository)
         config = load_config(options.recipe, ["index.kind=learned", *options.overrides])
-        rows = measure(config, bundle, options)
-    columns = ["index", "labels scored", *FIGURES, "us a query", "training s"]
-    print_result(f"learned index: {options.recipe}", columns, rows)
+        bench = Bench(config, bundle, options)
+        rows = bench.measure(options.nprobe)
+        columns = ["index", "labels scored", *FIGURES, "us a query", "training s"]
+        print_result(f"learned index: {options.recipe}", columns, rows)
+        if isinstance(bundle.ranker, SparseLinear):
+            columns = ["index", "ranked by", *BUILD_UP]
+            print_result(f"build-up: {options.recipe}", columns, bench.build_up(bundle.ranker))
 
 
 def trained_bundle(recipe: str, data: Path, repository: Path) -> Bundle:
@@ -80,31 +92,66 @@ def trained_bundle(recipe: str, data: Path, repository: Path) -> Bundle:
     return read_bundle(models.path_of(recipe, models.resolve(recipe, None)))
 
 
-def measure(config: TrainConfig, bundle: Bundle, options: argparse.Namespace) -> list[list[object]]:
-    """All rows of the table."""
-    data = prepare(config, options.data)
-    asked = data.held_out if options.held_out or data.test is None else data.test
-    queries_BD = bundle.encoder.encode(data.featurizer.transform(asked.queries))
-    labels_LD = np.array(bundle.labels_LD)
+class Bench:
+    """A model, what it is asked, and the learned index after each stage."""
 
-    def row(name: str, index: LabelIndex, scored: float, train_s: float) -> list[object]:
-        figures, microseconds = judge(index, queries_BD, asked, data)
+    def __init__(self, config: TrainConfig, bundle: Bundle, options: argparse.Namespace) -> None:
+        self._config, self._bundle = config, bundle
+        self._data = prepare(config, options.data)
+        use_held_out = options.held_out or self._data.test is None
+        self._asked = self._data.held_out if use_held_out else self._data.test
+        assert self._asked is not None
+        self._features = self._data.featurizer.transform(self._asked.queries)
+        self._queries_BD = bundle.encoder.encode(self._features)
+        self._labels_LD = np.array(bundle.labels_LD)
+        self._exact = build_index(ExactConfig(), self._labels_LD, seed=0)
+        self._stages = list(timed_stages(config, bundle, self._data))
+
+    def measure(self, nprobes: list[int]) -> list[list[object]]:
+        """The index alone, by labels scored."""
+        rows = [self._row("exact", self._exact, len(self._labels_LD), 0)]
+        num_clusters = self._stages[0][1].graph.num_clusters
+        lists = build_index(IvfFlatConfig(nlist=num_clusters), self._labels_LD, seed=0)
+        for nprobe in nprobes:
+            lists.config = IvfFlatConfig(nlist=num_clusters, nprobe=nprobe)
+            scored = mean_scored(lists, self._queries_BD, nprobe)
+            rows.append(self._row(f"IVF nprobe {nprobe}", lists, scored, 0))
+            for name, index, train_s in self._stages:
+                shorter = with_shortlist(index, self._labels_LD, round(scored))
+                rows.append(self._row(f"learned, {name}", shorter, scored, train_s))
+        return rows
+
+    def build_up(self, ranker: SparseLinear) -> list[list[object]]:
+        """What the ranker adds to each index."""
+        plain = (self._config.labels.scale, 1.0, *[0.0] * (len(JOINED) - 2))
+        unfitted = ranker.config.model_copy(update={"join": plain})
+        rankers = {
+            "score": None,
+            "score and margin": SparseLinear(unfitted, ranker.weights, ranker.frequencies_L),
+            "fitted join": ranker,
+        }
+        indexes: list[tuple[str, LabelIndex]] = [("exact", self._exact)]
+        indexes += [(name, index) for name, index, _ in self._stages]
+        rows: list[list[object]] = []
+        for name, index in indexes:
+            for what, stage in rankers.items():
+                path = QueryPath(self._data.featurizer, self._bundle.encoder, index, stage)
+                figures = self._figures(answers(path, self._features, K))
+                rows.append([name, what, *(round(figures[figure], 2) for figure in BUILD_UP)])
+        return rows
+
+    def _row(self, name: str, index: LabelIndex, scored: float, train_s: float) -> list[object]:
+        figures = self._figures(index.search(self._queries_BD, min(K, index.num_labels)))
         values = [round(figures[figure], 2) for figure in FIGURES]
+        microseconds = microseconds_of(index, self._queries_BD)
         return [name, round(scored), *values, round(microseconds), round(train_s)]
 
-    exact = build_index(ExactConfig(), labels_LD, seed=0)
-    rows = [row("exact", exact, len(labels_LD), 0)]
-    stages = list(timed_stages(config, bundle, data))
-    num_clusters = stages[0][1].graph.num_clusters
-    lists = build_index(IvfFlatConfig(nlist=num_clusters), labels_LD, seed=0)
-    for nprobe in options.nprobe:
-        lists.config = IvfFlatConfig(nlist=num_clusters, nprobe=nprobe)
-        scored = mean_scored(lists, queries_BD, nprobe)
-        rows.append(row(f"IVF nprobe {nprobe}", lists, scored, 0))
-        for name, index, train_s in stages:
-            shorter = with_shortlist(index, labels_LD, round(scored))
-            rows.append(row(f"learned, {name}", shorter, scored, train_s))
-    return rows
+    def _figures(self, top: TopK) -> dict[str, float]:
+        """Per cent."""
+        assert self._asked is not None
+        whole = self._data.whole
+        frequencies = whole.labels.frequencies
+        return evaluate_path(top, self._asked, frequencies, len(whole), PropensityConfig()).figures
 
 
 def timed_stages(
@@ -145,23 +192,12 @@ def mean_scored(lists: LabelIndex, queries_BD: FloatArray, nprobe: int) -> float
     return float(sizes_C[inner.quantizer.search(queries_BD, nprobe)[1]].sum(axis=1).mean())
 
 
-def judge(
-    index: LabelIndex, queries_BD: FloatArray, asked: Dataset, data: TrainingData
-) -> tuple[dict[str, float], float]:
-    """Figures in per cent, and microseconds a query in batches of 64."""
-    top = index.search(queries_BD, min(K, index.num_labels))
-    evaluation = evaluate_path(
-        top,
-        asked,
-        data.whole.labels.frequencies,
-        len(data.whole),
-        PropensityConfig(),
-    )
+def microseconds_of(index: LabelIndex, queries_BD: FloatArray) -> float:
+    """Of a query in batches of 64."""
     start = time.perf_counter()
     for block in blocks(queries_BD):
         index.search(block, K)
-    asked_for = min(len(queries_BD), 20 * 64)
-    return evaluation.figures, (time.perf_counter() - start) / asked_for * 1e6
+    return (time.perf_counter() - start) / min(len(queries_BD), 20 * 64) * 1e6
 
 
 def blocks(queries_BD: FloatArray) -> Iterator[FloatArray]:

@@ -82,10 +82,8 @@ def train(  # noqa: PLR0913 - one argument per option of the command
 
 
 def _print(outcome: TrainingOutcome) -> None:
-    rate = outcome.num_examples / outcome.train_s if outcome.train_s else 0.0
-    print_note(
-        f"trained {outcome.train_s:.1f} s ({rate:,.0f} examples/s), {outcome.total_s:.1f} s in all"
-    )
+    seen = f"{outcome.num_examples:,} examples"
+    print_note(f"trained {outcome.train_s:.1f} s on {seen}, {outcome.total_s:.1f} s in all")
     print_line(f"published {outcome.model}@{outcome.version}  digest {outcome.digest[:12]}")
     shown = [name for name in _SHOWN if name in outcome.figures]
     if shown:

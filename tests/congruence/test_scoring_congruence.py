@@ -31,6 +31,9 @@ MODELS = {
     "hnsw": {"index_kind": "hnsw"},
     "exact-corrected": {"index_kind": "exact", "ranker_kind": "tree_correction"},
     "hnsw-corrected": {"index_kind": "hnsw", "ranker_kind": "tree_correction"},
+    "scan": {"index_kind": "scan"},
+    "ivf": {"index_kind": "ivf"},
+    "learned-classified": {"index_kind": "learned", "ranker_kind": "sparse_linear"},
     "hnsw-classified": {"index_kind": "hnsw", "ranker_kind": "sparse_linear"},
 }
 

@@ -16,7 +16,7 @@ from pathlib import Path
 from motherlode.core.bundle import write_bundle
 from tests.support.bundles import tiny_draft
 
-INDEX_KINDS = ("exact", "hnsw", "ivf_flat")
+INDEX_KINDS = ("exact", "hnsw", "ivf_flat", "ivf", "learned", "scan")
 
 
 def make_bundles(folder: Path) -> None:

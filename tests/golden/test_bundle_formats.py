@@ -15,8 +15,22 @@ BUNDLES = Path(__file__).parent / "bundles"
 FIRST_SCORES = {1: [1.0, 1.0], 2: [17.00497, 17.416176], 3: [19.83805, 19.938877]}
 
 
-@pytest.mark.parametrize("index_kind", ["exact", "hnsw", "ivf_flat"])
-@pytest.mark.parametrize("version", range(1, FORMAT_VERSION + 1))
+OLDEST_KINDS = ["exact", "hnsw", "ivf_flat"]
+KINDS = {1: OLDEST_KINDS, 2: OLDEST_KINDS, 3: [*OLDEST_KINDS, "ivf", "learned", "scan"]}
+
+
+def test_there_are_bundles_of_every_format_version() -> None:
+    assert list(KINDS) == list(range(1, FORMAT_VERSION + 1))
+    found = {
+        version: {p.name for p in (BUNDLES / f"version-{version}").iterdir()} for version in KINDS
+    }
+    assert found == {version: set(kinds) for version, kinds in KINDS.items()}
+
+
+@pytest.mark.parametrize(
+    ("version", "index_kind"),
+    [(version, kind) for version, kinds in KINDS.items() for kind in kinds],
+)
 def test_a_bundle_of_every_format_version_loads_and_answers_for_ever(
     version: int, index_kind: str
 ) -> None:

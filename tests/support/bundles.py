@@ -20,14 +20,15 @@ from motherlode.core.index import (
     IndexConfig,
     IvfConfig,
     IvfFlatConfig,
+    LearnedConfig,
     ScanConfig,
-    build_index,
 )
 from motherlode.core.labels import LabelTable
 from motherlode.core.manifest import FileEntry, bundle_digest, read_manifest
 from motherlode.core.queries import FloatArray, TextQueries
 from motherlode.core.repository import Repository
 from motherlode.core.retriever import QueryPath
+from tests.support.learned_index import build_any_index
 from tests.support.rankers import random_ranker
 
 FILLERS = ("filler", "more", "other")
@@ -40,6 +41,7 @@ _INDEX_CONFIGS: dict[str, IndexConfig] = {
     "hnsw": HnswConfig(num_neighbors=8, ef_construction=40, ef_search=64),
     "scan": ScanConfig(codes="rabitq"),
     "ivf": IvfConfig(nlist=4, nprobe=4),
+    "learned": LearnedConfig(num_clusters=4, beam=4),
 }
 
 
@@ -65,7 +67,7 @@ def tiny_draft(
     )
     featurizer = _featurizer(num_labels)
     encoder = _encoder(featurizer, labels_LD, normalize=normalize)
-    index = build_index(_INDEX_CONFIGS[index_kind], labels_LD, seed=seed)
+    index = build_any_index(_INDEX_CONFIGS[index_kind], labels_LD, seed=seed)
     ranker = None
     if ranker_kind is not None:
         sizes = featurizer.num_features, num_labels

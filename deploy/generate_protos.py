@@ -13,12 +13,14 @@ from pathlib import Path
 from grpc_tools import protoc
 
 ROOT = Path(__file__).parents[1] / "protos"
-PACKAGE = Path("motherlode/v1")
+PACKAGES = (Path("motherlode/v1"), Path("motherlode/inference"))
 
 
 def generate(target: Path) -> None:
     """Write the generated modules of every .proto below `target`."""
-    sources = sorted(str(path) for path in (ROOT / PACKAGE).glob("*.proto"))
+    sources = [
+        str(path) for package in PACKAGES for path in sorted((ROOT / package).glob("*.proto"))
+    ]
     outs = [f"--{kind}_out={target}" for kind in ("python", "pyi", "grpc_python")]
     includes = [f"-I{ROOT}", f"-I{files('grpc_tools') / '_proto'}"]
     if protoc.main(["protoc", *includes, *outs, *sources]) != 0:
@@ -29,8 +31,9 @@ def stale_files(fresh: Path) -> list[str]:
     """Names of generated files that differ from the committed ones."""
     return [
         path.name
-        for path in sorted((fresh / PACKAGE).iterdir())
-        if not (committed := ROOT / PACKAGE / path.name).exists()
+        for package in PACKAGES
+        for path in sorted((fresh / package).iterdir())
+        if not (committed := ROOT / package / path.name).exists()
         or committed.read_bytes() != path.read_bytes()
     ]
 

@@ -6,14 +6,26 @@ finds label i first. `filler`, `more` and `other` are known and say nothing; oth
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import torch
 
 from motherlode.core.bundle import BundleDraft
-from motherlode.core.encoders import BagEncoderConfig, HeadConfig, QueryEncoder, new_encoder
-from motherlode.core.features import TextFeaturesConfig, TextFeaturizer
+from motherlode.core.encoders import (
+    BagEncoderConfig,
+    DenseEncoderConfig,
+    HeadConfig,
+    QueryEncoder,
+    new_encoder,
+)
+from motherlode.core.features import (
+    DenseFeaturesConfig,
+    DenseFeaturizer,
+    TextFeaturesConfig,
+    TextFeaturizer,
+)
 from motherlode.core.index import (
     ExactConfig,
     HnswConfig,
@@ -25,7 +37,7 @@ from motherlode.core.index import (
 )
 from motherlode.core.labels import LabelTable
 from motherlode.core.manifest import FileEntry, bundle_digest, read_manifest
-from motherlode.core.queries import FloatArray, TextQueries
+from motherlode.core.queries import DenseQueries, FloatArray, TextQueries
 from motherlode.core.repository import Repository
 from motherlode.core.retriever import QueryPath
 from tests.support.learned_index import build_any_index
@@ -106,6 +118,19 @@ def publish_tiny(
     """Publishes a tiny model and gives its version."""
     draft = tiny_draft(seed, num_labels, index_kind, ranker_kind=ranker_kind)
     return Repository(repository_path).publish(model, draft, keep=keep)
+
+
+def publish_dense(repository_path: Path, model: str = "dense", *, num_features: int = 6) -> int:
+    """Publishes a model that takes dense features, and gives its version."""
+    draft = tiny_draft()
+    featurizer = DenseFeaturizer(DenseFeaturesConfig(), num_features)
+    table_FD = torch.eye(num_features, WIDTH)
+    generator = torch.Generator().manual_seed(0)
+    encoder = new_encoder(DenseEncoderConfig(width=WIDTH), table_FD, generator)
+    queries = DenseQueries(np.eye(3, num_features, dtype=np.float32))
+    golden = QueryPath(featurizer, encoder, draft.index).take_golden(queries, 5)
+    dense = replace(draft, featurizer=featurizer, encoder=encoder, golden=golden)
+    return Repository(repository_path).publish(model, dense)
 
 
 def forge_manifest(folder: Path) -> None:

@@ -38,7 +38,15 @@ class InvalidInputError(MotherlodeError):
         self.field = field
         self.expected = expected
         self.actual = shorten(actual)
-        super().__init__(f"{field}: expected {expected}, got {self.actual}")
+        super().__init__(self._message())
+
+    def rename(self, field: str) -> None:
+        """Calls the value what those call it who sent it."""
+        self.field = field
+        self.args = (self._message(),)
+
+    def _message(self) -> str:
+        return f"{self.field}: expected {self.expected}, got {self.actual}"
 
 
 class InvalidQueryError(InvalidInputError):

@@ -22,10 +22,13 @@ from prometheus_client import start_http_server
 
 from motherlode.core.errors import ConfigError
 from motherlode.core.index import set_index_threads
+from motherlode.inference import open_inference_pb2_grpc
 from motherlode.server.batcher import Batcher
 from motherlode.server.config import ServerConfig, split_address
-from motherlode.server.health import SERVICE, HealthBoard
+from motherlode.server.health import SERVICES, HealthBoard
 from motherlode.server.metrics import Meters
+from motherlode.server.open_inference import InferenceServicer, refuse_other_methods
+from motherlode.server.reception import Reception
 from motherlode.server.servicer import RetrievalServicer
 from motherlode.server.slot import Catalog
 from motherlode.server.watcher import Watcher
@@ -81,7 +84,7 @@ class Server:
             max_queued=config.max_queued_queries,
             max_batch=config.max_batch_queries,
         )
-        self._servicer = RetrievalServicer(config, self.catalog, self._batcher, self.meters)
+        self._reception = Reception(config, self.catalog, self._batcher, self.meters)
         self._grpc: Any = None
         self._metrics: tuple[WSGIServer, threading.Thread] | None = None
         self._watching: asyncio.Task[None] | None = None
@@ -100,7 +103,7 @@ class Server:
         self._batcher.start()
         self.listen_address = listen = await self._start_grpc()
         await self.watcher.scan()
-        self._servicer.refusal = None
+        self._reception.refusal = None
         self._watching = asyncio.create_task(self.watcher.run())
         models = {slot.model: slot.current.version for slot in self.catalog if slot.current}
         if not models:
@@ -110,7 +113,7 @@ class Server:
     @property
     def is_draining(self) -> bool:
         """Whether new calls are refused because the server stops."""
-        return self._servicer.is_draining
+        return self._reception.draining.is_set()
 
     @property
     def is_working(self) -> bool:
@@ -121,13 +124,13 @@ class Server:
         """Answers what is under way, refuses what comes, and stops within the grace."""
         await self._health.stop()
         await asyncio.sleep(self._config.drain_delay_s)
-        self._servicer.drain()
+        self._reception.drain()
         if self._watching is not None:
             self._watching.cancel()
         loop = asyncio.get_running_loop()
         deadline = loop.time() + self._config.drain_grace_s
         with suppress(TimeoutError):
-            await asyncio.wait_for(self._servicer.wait_idle(), self._config.drain_grace_s)
+            await asyncio.wait_for(self._reception.wait_idle(), self._config.drain_grace_s)
         await self.close(grace_s=max(0.0, deadline - loop.time()))
 
     async def close(self, *, grace_s: float = 0.0) -> None:
@@ -155,10 +158,9 @@ class Server:
                 ("grpc.so_reuseport", 0),
             ]
         )
-        register = retrieval_pb2_grpc.add_RetrievalServiceServicer_to_server
-        register(self._servicer, self._grpc)  # type: ignore[no-untyped-call]
+        self._register(self._grpc)
         await self._health.start(self._grpc)
-        names = (SERVICE, health.SERVICE_NAME, reflection.SERVICE_NAME)
+        names = (*SERVICES, health.SERVICE_NAME, reflection.SERVICE_NAME)
         reflection.enable_server_reflection(names, self._grpc)
         host, _ = split_address(self._config.listen)
         try:
@@ -167,6 +169,13 @@ class Server:
             raise _cannot_bind("listen", self._config.listen) from error
         await self._grpc.start()
         return f"{host}:{port}"
+
+    def _register(self, server: Any) -> None:
+        retrieval = RetrievalServicer(self._config, self.catalog, self._reception)
+        retrieval_pb2_grpc.add_RetrievalServiceServicer_to_server(retrieval, server)  # type: ignore[no-untyped-call]
+        inference = InferenceServicer(self._config, self.catalog, self._reception)
+        open_inference_pb2_grpc.add_GRPCInferenceServiceServicer_to_server(inference, server)  # type: ignore[no-untyped-call]
+        refuse_other_methods(server)
 
     def _start_metrics(self) -> str:
         host, port = split_address(self._config.metrics)

@@ -165,6 +165,7 @@ class Batcher:
         self._seconds_per_query += _SMOOTHING * (duration_s / num_queries - self._seconds_per_query)
         served, times, k = batch.calls[0].served, batch.times, batch.calls[0].k
         served.note_duration(duration_s)
+        served.statistics.num_batches += 1
         meters = served.meters
         answers = [outcome for outcome in batch.outcomes if isinstance(outcome, Answer)]
         for answer in answers:

@@ -6,7 +6,7 @@ from typing import Any, final
 
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 
-SERVICE = "motherlode.v1.RetrievalService"
+SERVICES = ("motherlode.v1.RetrievalService", "inference.GRPCInferenceService")
 
 _SERVING = health_pb2.HealthCheckResponse.SERVING
 _NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
@@ -16,10 +16,10 @@ _NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
 class HealthBoard:
     """What `grpc.health.v1` says.
 
-    `""` is the process: it serves as soon as it answers. `motherlode.v1.RetrievalService` serves
-    when the first look at the repository is over and at least one model is loaded. `model:NAME`
-    serves when a version of the model is loaded, warm and checked. All say NOT_SERVING once the
-    server is about to stop.
+    `""` is the process: it serves as soon as it answers. Each of SERVICES serves when the first
+    look at the repository is over and at least one model is loaded. `model:NAME` serves when a
+    version of the model is loaded, warm and checked. All say NOT_SERVING once the server is about
+    to stop.
     """
 
     def __init__(self) -> None:
@@ -28,12 +28,13 @@ class HealthBoard:
     async def start(self, server: Any) -> None:
         """Registers the service with a server."""
         await self._servicer.set("", _SERVING)
-        await self._servicer.set(SERVICE, _NOT_SERVING)
+        await self.set_services(False)
         health_pb2_grpc.add_HealthServicer_to_server(self._servicer, server)
 
-    async def set_service(self, is_ready: bool) -> None:
-        """Says whether the service can answer."""
-        await self._servicer.set(SERVICE, _SERVING if is_ready else _NOT_SERVING)
+    async def set_services(self, is_ready: bool) -> None:
+        """Says whether the services can answer."""
+        for service in SERVICES:
+            await self._servicer.set(service, _SERVING if is_ready else _NOT_SERVING)
 
     async def set_model(self, model: str, is_ready: bool) -> None:
         """Says whether a model can answer; one that vanished is known and not serving."""

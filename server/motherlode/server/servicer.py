@@ -3,76 +3,38 @@
 from __future__ import annotations
 
 import asyncio
-import logging
-import time
 from collections.abc import AsyncIterator, Coroutine
 from importlib.metadata import version
-from typing import Any, NoReturn, final
+from typing import Any, final
 
-from grpc_status import rpc_status
 from typing_extensions import override
 
-from motherlode.core.errors import UnavailableError
 from motherlode.server import status
-from motherlode.server.batcher import Batcher
 from motherlode.server.config import ServerConfig
-from motherlode.server.engine import Call
-from motherlode.server.metrics import Meters
-from motherlode.server.slot import Catalog, ServedVersion
-from motherlode.server.wire import choose_version, read_request, server_info, write_response
+from motherlode.server.reception import Reception
+from motherlode.server.slot import Catalog
+from motherlode.server.status import abort
+from motherlode.server.wire import TOP_K, server_info
 from motherlode.v1 import retrieval_pb2 as pb
 from motherlode.v1 import retrieval_pb2_grpc
-
-logger = logging.getLogger(__name__)
-
-_INFINITY = float("inf")
 
 
 @final
 class RetrievalServicer(retrieval_pb2_grpc.RetrievalServiceServicer):
-    """Checks requests, queues them and writes their answers.
+    """Answers by way of the reception, one request at a time or many of a stream."""
 
-    Attributes:
-        refusal: Why new requests are refused now; None while they are taken.
-    """
-
-    def __init__(
-        self, config: ServerConfig, catalog: Catalog, batcher: Batcher, meters: Meters
-    ) -> None:
+    def __init__(self, config: ServerConfig, catalog: Catalog, reception: Reception) -> None:
         self._config = config
         self._catalog = catalog
-        self._batcher = batcher
-        self._meters = meters
-        self._num_in_flight = 0
-        self._idle = asyncio.Event()
-        self._idle.set()
-        self._draining = asyncio.Event()
+        self._reception = reception
         self._server_version = version("motherlode")
-        self.refusal: UnavailableError | None = UnavailableError(
-            "the server is starting", reason="STARTING"
-        )
-        meters.in_flight.set_function(lambda: self._num_in_flight)
-
-    @property
-    def is_draining(self) -> bool:
-        """Whether `drain` was called."""
-        return self._draining.is_set()
-
-    def drain(self) -> None:
-        """Refuses new requests from now on; those under way are answered."""
-        self.refusal = UnavailableError("the server is stopping", reason="DRAINING")
-        self._draining.set()
-
-    async def wait_idle(self) -> None:
-        """Returns when no request is under way."""
-        await self._idle.wait()
 
     @override
     async def TopK(self, request: pb.TopKRequest, context: Any) -> pb.TopKResponse:
         try:
-            return await self._answer(request, "TopK", context.time_remaining())
+            return await self._reception.answer(request, TOP_K, "TopK", context.time_remaining())
         except Exception as error:
-            await _abort(context, error)
+            await abort(context, error)
 
     @override
     async def TopKStream(
@@ -89,8 +51,8 @@ class RetrievalServicer(retrieval_pb2_grpc.RetrievalServiceServicer):
             reader.cancel()
             stream.cancel()
         if is_cut_short:
-            assert self.refusal is not None
-            await _abort(context, self.refusal)
+            assert self._reception.refusal is not None
+            await abort(context, self._reception.refusal)
 
     @override
     async def GetServerInfo(
@@ -102,7 +64,7 @@ class RetrievalServicer(retrieval_pb2_grpc.RetrievalServiceServicer):
         self, requests: AsyncIterator[pb.TopKStreamRequest], context: Any, stream: _Stream
     ) -> bool:
         """Starts on each request of a stream; gives whether the server stopped before its end."""
-        draining = asyncio.create_task(self._draining.wait())
+        draining = asyncio.create_task(self._reception.draining.wait())
         try:
             while (request := await stream.next_unless(requests, draining)) is not None:
                 stream.begin(self._answer_in_band(request.request, context))
@@ -113,77 +75,12 @@ class RetrievalServicer(retrieval_pb2_grpc.RetrievalServiceServicer):
 
     async def _answer_in_band(self, request: pb.TopKRequest, context: Any) -> pb.TopKStreamResponse:
         try:
-            response = await self._answer(request, "TopKStream", context.time_remaining())
+            response = await self._reception.answer(
+                request, TOP_K, "TopKStream", context.time_remaining()
+            )
         except Exception as error:
             return pb.TopKStreamResponse(error=_stream_error(error))
         return pb.TopKStreamResponse(response=response)
-
-    async def _answer(
-        self, request: pb.TopKRequest, method: str, remaining_s: float | None
-    ) -> pb.TopKResponse:
-        arrived = time.monotonic()
-        deadline = _INFINITY if remaining_s is None else arrived + remaining_s
-        served: ServedVersion | None = None
-        self._num_in_flight += 1
-        self._idle.clear()
-        try:
-            served = self._admit(request)
-            served.begin_call()
-            response = await self._ask(request, served, arrived, deadline)
-            served.meters.observe_request(method, time.monotonic() - arrived)
-            return response
-        except BaseException as error:
-            self._count_failure(served, method, error, deadline)
-            raise
-        finally:
-            if served is not None:
-                served.end_call()
-            self._num_in_flight -= 1
-            if not self._num_in_flight:
-                self._idle.set()
-
-    def _admit(self, request: pb.TopKRequest) -> ServedVersion:
-        if self.refusal is not None:
-            self._meters.rejected.labels(self.refusal.reason.lower()).inc()
-            raise self.refusal
-        return choose_version(request, self._catalog)
-
-    async def _ask(
-        self, request: pb.TopKRequest, served: ServedVersion, arrived: float, deadline: float
-    ) -> pb.TopKResponse:
-        retriever, config = served.retriever, self._config
-        if request.HasField("filter"):
-            # A version's first filter builds a table of all label keys; others go on meanwhile.
-            queries, label_filter = await asyncio.to_thread(
-                read_request, request, retriever, config
-            )
-        else:
-            queries, label_filter = read_request(request, retriever, config)
-        future = asyncio.get_running_loop().create_future()
-        call = Call(served, queries, request.k, future, label_filter, deadline, arrived)
-        answer = await self._batcher.submit(call)
-        return write_response(request, call, answer, config)
-
-    def _count_failure(
-        self, served: ServedVersion | None, method: str, error: BaseException, deadline: float
-    ) -> None:
-        if isinstance(error, Exception):
-            code = status.code_of(error).name
-            if code == "INTERNAL":
-                logger.error("%s failed", method, exc_info=error)
-        else:
-            # gRPC cancels a call whose caller has left and one whose deadline has passed alike.
-            code = "DEADLINE_EXCEEDED" if time.monotonic() >= deadline else "CANCELLED"
-        if served is None:
-            self._meters.requests.labels("", "", method, code).inc()
-        else:
-            served.meters.count_request(method, code)
-
-
-async def _abort(context: Any, error: Exception) -> NoReturn:
-    failure = rpc_status.to_status(status.status_of(error))
-    await context.abort(failure.code, failure.details, failure.trailing_metadata)
-    raise AssertionError("abort raises")
 
 
 def _stream_error(error: Exception) -> pb.StreamError:

@@ -12,6 +12,7 @@ from typing import final
 from motherlode.core.errors import InvalidInputError, NotFoundError, UnavailableError
 from motherlode.core.retriever import Retriever
 from motherlode.server.metrics import VersionMeters
+from motherlode.server.statistics import VersionStatistics
 
 # Slow until the first batches have shown otherwise.
 _DURATION_AT_FIRST_S = 1.0
@@ -29,12 +30,14 @@ class ServedVersion:
     Attributes:
         retriever: Answers the queries.
         meters: Metrics of this version.
+        statistics: Sums over its calls.
         usual_duration_s: Seconds that a batch may well take, going by the latest ones.
     """
 
     def __init__(self, retriever: Retriever, meters: VersionMeters) -> None:
         self.retriever = retriever
         self.meters = meters
+        self.statistics = VersionStatistics()
         self.model = retriever.model
         self.version = retriever.version
         self.digest = retriever.digest

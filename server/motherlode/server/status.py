@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NoReturn, final
 
 import grpc
 from google.protobuf.any_pb2 import Any as AnyMessage
 from google.protobuf.duration_pb2 import Duration
 from google.rpc import error_details_pb2, status_pb2
+from grpc_status import rpc_status
 
 from motherlode.core.errors import (
     InvalidInputError,
+    MotherlodeError,
     NotFoundError,
     OverloadedError,
     RequestTooLargeError,
@@ -21,6 +23,12 @@ from motherlode.server.engine import ExpiredError
 
 DOMAIN = "motherlode"
 
+
+@final
+class UnimplementedError(MotherlodeError):
+    """A method that the protocol knows and this server does not offer."""
+
+
 # The first row whose class fits counts. Whatever fits none is INTERNAL, without a word of detail.
 TABLE: tuple[tuple[type[Exception], grpc.StatusCode, str], ...] = (
     (RequestTooLargeError, grpc.StatusCode.RESOURCE_EXHAUSTED, "REQUEST_TOO_LARGE"),
@@ -30,6 +38,7 @@ TABLE: tuple[tuple[type[Exception], grpc.StatusCode, str], ...] = (
     (OverloadedError, grpc.StatusCode.RESOURCE_EXHAUSTED, "QUEUE_FULL"),
     (UnavailableError, grpc.StatusCode.UNAVAILABLE, "UNAVAILABLE"),
     (ExpiredError, grpc.StatusCode.DEADLINE_EXCEEDED, "DEADLINE_EXCEEDED"),
+    (UnimplementedError, grpc.StatusCode.UNIMPLEMENTED, "UNIMPLEMENTED"),
 )
 
 # Trailers have little room, and a server with a thousand models would name them all.
@@ -85,6 +94,13 @@ def status_of(error: Exception) -> status_pb2.Status:
     return status_pb2.Status(
         code=code_of(error).value[0], message=message_of(error), details=map(_packed, details)
     )
+
+
+async def abort(context: Any, error: Exception) -> NoReturn:
+    """Ends a call of an asyncio server with the status of an error."""
+    failure = rpc_status.to_status(status_of(error))
+    await context.abort(failure.code, failure.details, failure.trailing_metadata)
+    raise AssertionError("abort raises")
 
 
 def _row_of(error: Exception) -> tuple[grpc.StatusCode, str]:

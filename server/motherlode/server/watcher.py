@@ -104,7 +104,7 @@ class Watcher:
             for model, sighting in sorted(found.items()):
                 if sighting.versions or sighting.error:
                     await self._refresh(self._catalog.open(model), sighting)
-            await self._health.set_service(any(slot.current for slot in self._catalog))
+            await self._health.set_services(any(slot.current for slot in self._catalog))
 
     async def wait_retired(self) -> None:
         """Returns when every version that was swapped out is gone."""

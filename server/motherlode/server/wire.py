@@ -1,6 +1,6 @@
-"""Between protobuf messages and the values of `core`.
+"""Between the messages of `motherlode.v1` and the values of `core`.
 
-Every check of a request is here or in `Retriever.validate`; past them a request is trusted.
+Every check of a request is here, in `limits` or in `Retriever.validate`; past them it is trusted.
 
 Shapes: B queries, N hits.
 """
@@ -8,25 +8,34 @@ Shapes: B queries, N hits.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import Any, NoReturn
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from motherlode.core.errors import InvalidQueryError, NotFoundError, RequestTooLargeError
 from motherlode.core.index import LabelFilter
-from motherlode.core.labels import LabelTable, StringColumn
+from motherlode.core.labels import LabelTable
 from motherlode.core.queries import (
     DenseQueries,
     EmbeddingQueries,
     FloatArray,
     Queries,
     SparseQueries,
-    TextQueries,
 )
 from motherlode.core.retriever import Retriever
 from motherlode.server.config import ServerConfig
 from motherlode.server.engine import Answer, Call
+from motherlode.server.limits import (
+    check_answer_size,
+    check_k,
+    check_num_queries,
+    check_texts,
+    fail,
+    key_bytes,
+    text_bytes,
+)
+from motherlode.server.reception import Asked, Dialect
 from motherlode.server.slot import Catalog, ServedVersion
 from motherlode.v1 import retrieval_pb2 as pb
 
@@ -55,16 +64,14 @@ def choose_version(request: pb.TopKRequest, catalog: Catalog) -> ServedVersion:
     return slot.choose()
 
 
-def read_request(
-    request: pb.TopKRequest, retriever: Retriever, config: ServerConfig
-) -> tuple[Queries, LabelFilter | None]:
-    """The queries and the filter of a request that this retriever can answer.
+def read_request(request: pb.TopKRequest, retriever: Retriever, config: ServerConfig) -> Asked:
+    """What a request asks of this retriever.
 
     Raises:
         InvalidQueryError: For the first thing found wrong.
         RequestTooLargeError: If the request or its answer is beyond a limit.
     """
-    _check_k(request.k, retriever, config)
+    check_k(request.k, retriever, config)
     _check_label_fields(request.label_fields)
     queries = _read_queries(request, retriever, config)
     label_filter = (
@@ -72,7 +79,7 @@ def read_request(
     )
     retriever.validate(queries, request.k, label_filter)
     _check_response_size(request, len(queries), retriever.labels, config)
-    return queries, label_filter
+    return Asked(queries, request.k, label_filter)
 
 
 def write_response(
@@ -103,8 +110,18 @@ def write_response(
         response.notices.extend(_notices(call, answer))
     if request.label_fields:
         _write_names(request.label_fields, response, top.labels, served.retriever.labels)
-        _check_size(response.ByteSize(), config)
+        check_answer_size(response.ByteSize(), config)
     return response
+
+
+def _has_filter(request: pb.TopKRequest) -> bool:
+    # A version's first filter builds a table of all label keys; others go on meanwhile.
+    return request.HasField("filter")
+
+
+TOP_K: Dialect[pb.TopKRequest, pb.TopKResponse] = Dialect(
+    choose=choose_version, read=read_request, write=write_response, is_slow=_has_filter
+)
 
 
 def server_info(version: str, config: ServerConfig, catalog: Catalog) -> pb.GetServerInfoResponse:
@@ -144,24 +161,18 @@ def _model_fields(served: ServedVersion) -> dict[str, Any]:
 
 def _check_label_fields(fields: Sequence[int]) -> None:
     if len(fields) > len(_LABEL_FIELDS):
-        _fail("label_fields", "each field at most once", f"{len(fields)} fields")
+        fail("label_fields", "each field at most once", f"{len(fields)} fields")
     for i, field in enumerate(fields):
         if field not in _LABEL_FIELDS:
-            _fail(f"label_fields[{i}]", "LABEL_FIELD_KEY or LABEL_FIELD_TEXT", field)
+            fail(f"label_fields[{i}]", "LABEL_FIELD_KEY or LABEL_FIELD_TEXT", field)
         if field in fields[:i]:
-            _fail(f"label_fields[{i}]", "each field at most once", field)
-
-
-def _check_k(k: int, retriever: Retriever, config: ServerConfig) -> None:
-    limit = min(config.max_k, len(retriever.labels))
-    if not 1 <= k <= limit:
-        _fail("k", f"1 to {limit}", k)
+            fail(f"label_fields[{i}]", "each field at most once", field)
 
 
 def _read_queries(request: pb.TopKRequest, retriever: Retriever, config: ServerConfig) -> Queries:
     match request.WhichOneof("queries"):
         case "text":
-            return _read_texts(request.text.texts, config)
+            return check_texts(request.text.texts, config)
         case "sparse":
             return _read_sparse(request.sparse, retriever.num_features, config)
         case "features":
@@ -173,20 +184,10 @@ def _read_queries(request: pb.TopKRequest, retriever: Retriever, config: ServerC
             raise InvalidQueryError("queries", expected=f"one of {kinds}", actual=None)
 
 
-def _read_texts(texts: Sequence[str], config: ServerConfig) -> TextQueries:
-    _check_num_queries(len(texts), config)
-    limit = config.max_text_bytes
-    for i, text in enumerate(texts):
-        # No text has more than four bytes a character, so most need no encoding to be measured.
-        if len(text) * 4 > limit and (size := len(text.encode())) > limit:
-            _fail(f"queries.text.texts[{i}]", f"at most {limit} bytes of UTF-8", size)
-    return TextQueries(list(texts))
-
-
 def _read_sparse(batch: pb.SparseBatch, num_features: int, config: ServerConfig) -> SparseQueries:
     field = "queries.sparse"
     indptr = _read_array(batch.indptr, "<i8", f"{field}.indptr")
-    _check_num_queries(len(indptr) - 1, config)
+    check_num_queries(len(indptr) - 1, config)
     indices = _read_array(batch.indices, "<i8", f"{field}.indices")
     values = _read_array(batch.values, "<f4", f"{field}.values")
     return SparseQueries(indptr, indices, values, num_features)
@@ -195,7 +196,7 @@ def _read_sparse(batch: pb.SparseBatch, num_features: int, config: ServerConfig)
 def _read_array(data: bytes, dtype: str, field: str) -> NDArray[Any]:
     size_bytes = np.dtype(dtype).itemsize
     if len(data) % size_bytes:
-        _fail(field, f"a multiple of {size_bytes} bytes", len(data))
+        fail(field, f"a multiple of {size_bytes} bytes", len(data))
     # Copied, since PyTorch warns about memory that cannot be written to.
     return np.frombuffer(data, dtype).astype(np.dtype(dtype).newbyteorder("="))
 
@@ -203,28 +204,20 @@ def _read_array(data: bytes, dtype: str, field: str) -> NDArray[Any]:
 def _read_tensor(tensor: pb.Tensor, field: str, config: ServerConfig) -> FloatArray:
     dtype = _DTYPES.get(tensor.dtype)
     if dtype is None:
-        _fail(f"{field}.dtype", "DATA_TYPE_FLOAT32 or DATA_TYPE_FLOAT16", tensor.dtype)
+        fail(f"{field}.dtype", "DATA_TYPE_FLOAT32 or DATA_TYPE_FLOAT16", tensor.dtype)
     shape = tuple(tensor.shape)
     if len(shape) != 2 or min(shape) < 0:
-        _fail(f"{field}.shape", "[queries, width]", list(shape))
-    _check_num_queries(shape[0], config)
+        fail(f"{field}.shape", "[queries, width]", list(shape))
+    check_num_queries(shape[0], config)
     expected_bytes = shape[0] * shape[1] * np.dtype(dtype).itemsize
     if len(tensor.data) != expected_bytes:
-        _fail(f"{field}.data", f"{expected_bytes} bytes", len(tensor.data))
+        fail(f"{field}.data", f"{expected_bytes} bytes", len(tensor.data))
     return np.frombuffer(tensor.data, dtype).reshape(shape).astype(np.float32)
-
-
-def _check_num_queries(num_queries: int, config: ServerConfig) -> None:
-    if num_queries < 1:
-        _fail("queries", "at least 1 query", 0)
-    if num_queries > config.max_queries_per_call:
-        expected = f"at most {config.max_queries_per_call} queries a call"
-        raise RequestTooLargeError("queries", expected=expected, actual=num_queries)
 
 
 def _read_filter(message: pb.LabelFilter, labels: LabelTable) -> LabelFilter | None:
     if message.allow and message.deny:
-        _fail(
+        fail(
             "filter",
             "allow or deny, not both",
             f"{len(message.allow)} and {len(message.deny)} keys",
@@ -245,7 +238,7 @@ def _read_keys(keys: Sequence[str], field: str, labels: LabelTable) -> NDArray[n
         try:
             rows.append(labels.row_of(key))
         except NotFoundError:
-            _fail(f"{field}[{i}]", "the key of a label", key)
+            fail(f"{field}[{i}]", "the key of a label", key)
     return np.unique(np.array(rows, np.int64))
 
 
@@ -255,18 +248,9 @@ def _check_response_size(
     """Refuses at once what would be found too large after the work is done."""
     hit_bytes: float = 4 + max(1, (len(labels).bit_length() + 6) // 7)
     for field in request.label_fields:
-        texts = labels.texts if field == pb.LABEL_FIELD_TEXT else labels.keys
-        column = StringColumn.of(labels.keys if texts is None else texts)
-        hit_bytes += column.arrow.nbytes / len(labels)
+        hit_bytes += text_bytes(labels) if field == pb.LABEL_FIELD_TEXT else key_bytes(labels)
     estimate = _FIXED_RESPONSE_BYTES + num_queries * (2 + request.k * hit_bytes)
-    _check_size(int(estimate), config)
-
-
-def _check_size(size_bytes: int, config: ServerConfig) -> None:
-    limit = config.max_message_bytes
-    if size_bytes > limit:
-        expected = f"an answer of at most {limit} bytes; ask for fewer queries or a smaller k"
-        raise RequestTooLargeError("queries", expected=expected, actual=size_bytes)
+    check_answer_size(int(estimate), config)
 
 
 def _write_names(
@@ -298,7 +282,3 @@ def _lets_labels_through(call: Call) -> bool:
     if call.filter.mode == "allow":
         return num_named > 0
     return num_named < len(call.served.retriever.labels)
-
-
-def _fail(field: str, expected: str, actual: object) -> NoReturn:
-    raise InvalidQueryError(field, expected=expected, actual=actual)

@@ -35,6 +35,7 @@ CASES = [
     ),
     (errors.UnavailableError("bye", reason="DRAINING"), Code.UNAVAILABLE, "DRAINING"),
     (ExpiredError("late"), Code.DEADLINE_EXCEEDED, "DEADLINE_EXCEEDED"),
+    (status.UnimplementedError("no admin"), Code.UNIMPLEMENTED, "UNIMPLEMENTED"),
 ]
 UNFORESEEN = [
     ZeroDivisionError("secret"),

@@ -51,7 +51,10 @@ def sparse(indptr: Any, indices: Any, values: Any) -> dict[str, Any]:
 
 
 def read(retriever: Retriever, *, k: int = 3, settings: Any = None, **fields: Any) -> Any:
-    return read_request(pb.TopKRequest(k=k, **fields), retriever, config(**(settings or {})))
+    request = pb.TopKRequest(k=k, **fields)
+    asked = read_request(request, retriever, config(**(settings or {})))
+    assert asked.k == k
+    return asked.queries, asked.filter
 
 
 def test_texts_are_read_in_their_order(retriever: Retriever) -> None:

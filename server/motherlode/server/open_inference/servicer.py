@@ -1,0 +1,177 @@
+"""The RPCs of `inference.GRPCInferenceService`."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from importlib.metadata import version
+from typing import Any, final
+
+import grpc
+from typing_extensions import override
+
+from motherlode.core.errors import InvalidInputError, MotherlodeError, NotFoundError
+from motherlode.inference import open_inference_pb2 as pb
+from motherlode.inference import open_inference_pb2_grpc
+from motherlode.server.config import ServerConfig
+from motherlode.server.open_inference.models import (
+    index_entries,
+    model_config,
+    model_metadata,
+    model_statistics,
+)
+from motherlode.server.open_inference.wire import (
+    MODEL_INFER,
+    choose_version,
+    in_terms_of_tensors,
+)
+from motherlode.server.reception import Reception
+from motherlode.server.slot import Catalog, ServedVersion
+from motherlode.server.status import UnimplementedError, abort
+
+_SERVICE = "inference.GRPCInferenceService"
+_EXTENSIONS = ("model_configuration", "parameters", "statistics")
+
+_NO_ADMIN = "models come and go with the repository; there is no admin role that could be asked"
+_NO_SHARED_MEMORY = "tensors are read from messages alone, not from shared memory"
+_NO_SETTINGS = "the server's settings do not change while it runs"
+_REFUSED = {
+    "RepositoryModelLoad": _NO_ADMIN,
+    "RepositoryModelUnload": _NO_ADMIN,
+    "SystemSharedMemoryStatus": _NO_SHARED_MEMORY,
+    "SystemSharedMemoryRegister": _NO_SHARED_MEMORY,
+    "SystemSharedMemoryUnregister": _NO_SHARED_MEMORY,
+    "CudaSharedMemoryStatus": _NO_SHARED_MEMORY,
+    "CudaSharedMemoryRegister": _NO_SHARED_MEMORY,
+    "CudaSharedMemoryUnregister": _NO_SHARED_MEMORY,
+    "TraceSetting": _NO_SETTINGS,
+    "LogSettings": _NO_SETTINGS,
+}
+_REFUSED_STREAM = "ModelStreamInfer"
+_NO_STREAM = "ask with ModelInfer, or with motherlode.v1.RetrievalService/TopKStream"
+
+
+@final
+class InferenceServicer(open_inference_pb2_grpc.GRPCInferenceServiceServicer):
+    """Answers in tensors, by way of the reception that answers `motherlode.v1` too."""
+
+    def __init__(self, config: ServerConfig, catalog: Catalog, reception: Reception) -> None:
+        self._config = config
+        self._catalog = catalog
+        self._reception = reception
+        self._server_version = version("motherlode")
+
+    @override
+    async def ServerLive(
+        self, request: pb.ServerLiveRequest, context: Any
+    ) -> pb.ServerLiveResponse:
+        return pb.ServerLiveResponse(live=True)
+
+    @override
+    async def ServerReady(
+        self, request: pb.ServerReadyRequest, context: Any
+    ) -> pb.ServerReadyResponse:
+        has_model = any(slot.current for slot in self._catalog)
+        return pb.ServerReadyResponse(ready=self._reception.refusal is None and has_model)
+
+    @override
+    async def ModelReady(
+        self, request: pb.ModelReadyRequest, context: Any
+    ) -> pb.ModelReadyResponse:
+        try:
+            choose_version(request.name, request.version, self._catalog)
+        except MotherlodeError:
+            return pb.ModelReadyResponse(ready=False)
+        return pb.ModelReadyResponse(ready=self._reception.refusal is None)
+
+    @override
+    async def ServerMetadata(
+        self, request: pb.ServerMetadataRequest, context: Any
+    ) -> pb.ServerMetadataResponse:
+        return pb.ServerMetadataResponse(
+            name="motherlode", version=self._server_version, extensions=_EXTENSIONS
+        )
+
+    @override
+    async def ModelMetadata(
+        self, request: pb.ModelMetadataRequest, context: Any
+    ) -> pb.ModelMetadataResponse:
+        served = await self._find(request.name, request.version, context)
+        return model_metadata(self._catalog.find(served.model), served)
+
+    @override
+    async def ModelConfig(
+        self, request: pb.ModelConfigRequest, context: Any
+    ) -> pb.ModelConfigResponse:
+        served = await self._find(request.name, request.version, context)
+        return pb.ModelConfigResponse(config=model_config(served, self._config))
+
+    @override
+    async def ModelStatistics(
+        self, request: pb.ModelStatisticsRequest, context: Any
+    ) -> pb.ModelStatisticsResponse:
+        if request.version:
+            versions = [await self._find(request.name, request.version, context)]
+        elif request.name:
+            served = await self._find(request.name, "", context)
+            versions = list(self._catalog.find(served.model).loaded)
+        else:
+            versions = [served for slot in self._catalog for served in slot.loaded]
+        return pb.ModelStatisticsResponse(model_stats=map(model_statistics, versions))
+
+    @override
+    async def RepositoryIndex(
+        self, request: pb.RepositoryIndexRequest, context: Any
+    ) -> pb.RepositoryIndexResponse:
+        if request.repository_name:
+            expected = "no name, as there is one repository"
+            name = request.repository_name
+            await abort(
+                context, InvalidInputError("repository_name", expected=expected, actual=name)
+            )
+        models = [
+            entry
+            for slot in self._catalog
+            for entry in index_entries(slot)
+            if entry.state == "READY" or not request.ready
+        ]
+        return pb.RepositoryIndexResponse(models=models)
+
+    @override
+    async def ModelInfer(
+        self, request: pb.ModelInferRequest, context: Any
+    ) -> pb.ModelInferResponse:
+        try:
+            return await self._reception.answer(
+                request, MODEL_INFER, "ModelInfer", context.time_remaining()
+            )
+        except Exception as error:
+            await abort(context, in_terms_of_tensors(error))
+
+    async def _find(self, name: str, version: str, context: Any) -> ServedVersion:
+        try:
+            return choose_version(name, version, self._catalog)
+        except NotFoundError as error:
+            # Nothing is found before the first look at the repository is over.
+            await abort(context, self._reception.refusal or error)
+        except MotherlodeError as error:
+            await abort(context, in_terms_of_tensors(error))
+
+
+def refuse_other_methods(server: Any) -> None:
+    """Makes an asyncio server say why it does not offer Triton's other methods."""
+    handlers: dict[str, Any] = {
+        name: grpc.unary_unary_rpc_method_handler(_refusing(name, reason))
+        for name, reason in _REFUSED.items()
+    }
+    handlers[_REFUSED_STREAM] = grpc.stream_stream_rpc_method_handler(
+        _refusing(_REFUSED_STREAM, _NO_STREAM)
+    )
+    generic = grpc.method_handlers_generic_handler(_SERVICE, handlers)
+    server.add_generic_rpc_handlers((generic,))
+
+
+def _refusing(name: str, reason: str) -> Callable[[Any, Any], Awaitable[None]]:
+    async def refuse(_: Any, context: Any) -> None:
+        await abort(context, UnimplementedError(f"{name} is not offered: {reason}"))
+
+    return refuse

@@ -19,14 +19,17 @@ def modules_after(code: str) -> set[str]:
     return set(done.stderr.rpartition("MODULES ")[2].split())
 
 
-@pytest.mark.parametrize("arguments", [["--help"], ["--version"], ["query", "--help"], ["qery"]])
+LIGHT = [["--help"], *([name, "--help"] for name in ("query", "bench", "diff", "doctor"))]
+
+
+@pytest.mark.parametrize("arguments", [*LIGHT, ["--version"], ["qery"]])
 def test_help_imports_nothing_heavy(arguments):
     modules = modules_after(f"from motherlode.cli.main import main; main({arguments})")
     assert "motherlode.cli.main" in modules
     assert modules & HEAVY == set()
 
 
-@pytest.mark.parametrize("arguments", [["--help"], ["query", "--help"]])
+@pytest.mark.parametrize("arguments", LIGHT)
 def test_help_imports_no_other_role(arguments):
     modules = modules_after(f"from motherlode.cli.main import main; main({arguments})")
     roles = {name.split(".")[1] for name in modules if name.startswith("motherlode.")}
@@ -45,3 +48,18 @@ def test_a_query_needs_neither_torch_nor_faiss():
     modules = modules_after(f"from motherlode.cli.main import main; {call}")
     assert "motherlode.clients" in modules
     assert modules & {"faiss", "torch", "scipy", "pyarrow", "pydantic"} == set()
+
+
+def test_a_load_needs_neither_torch_nor_faiss(tmp_path):
+    queries = tmp_path / "queries.jsonl"
+    queries.write_text('{"text": "a"}', encoding="utf-8")
+    call = f"main(['bench', '--target', '127.0.0.1:1', '--queries', {str(queries)!r}])"
+    modules = modules_after(f"from motherlode.cli.main import main; {call}")
+    assert "motherlode.clients.load" in modules
+    assert modules & {"faiss", "matplotlib", "torch", "scipy"} == set()
+
+
+def test_a_diagnosis_imports_nothing_heavy_into_its_own_process():
+    modules = modules_after("import motherlode.cli.doctor")
+    assert "motherlode.cli.diagnosis" in modules
+    assert modules & HEAVY == set()

@@ -42,6 +42,9 @@ _COMMANDS = {
     "tune": ("motherlode.cli.tune:tune", "Give a published model an index that meets targets."),
     "labels": ("motherlode.cli.labels:app", "Change the labels of a published model."),
     "inspect": ("motherlode.cli.inspect:inspect", "Show what a repository or a model holds."),
+    "diff": ("motherlode.cli.diff:diff", "Compare the answers of two versions of a model."),
+    "bench": ("motherlode.cli.bench:bench", "Load a server, and show how long its answers take."),
+    "doctor": ("motherlode.cli.doctor:doctor", "Find what is wrong on this machine."),
 }
 
 

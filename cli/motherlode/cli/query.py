@@ -16,7 +16,7 @@ from motherlode.cli.output import print_json, print_line, print_note, print_tabl
 if TYPE_CHECKING:
     from motherlode.clients import QuestionOptions, TopKResult
 
-__all__ = ["query"]
+__all__ = ["config_error", "model_options", "query"]
 
 _TITLE_CHARACTERS = 100
 _DAY_S = 86_400
@@ -50,9 +50,9 @@ def query(
     texts = [*(text or ()), *(() if file is None else _read_lines(file))]
     if not texts:
         field = "--text" if file is None else "--file"
-        raise _config_error(field, "at least one query in --text or --file", "none")
+        raise config_error(field, "at least one query in --text or --file", "none")
     with Client(target, timeout_s=timeout_s) as client:
-        result = client.top_k(texts, k, **_model_options(model))
+        result = client.top_k(texts, k, **model_options(model))
     if json:
         print_json(_document(texts, result))
     else:
@@ -60,11 +60,16 @@ def query(
         print_note(_summary(result))
 
 
-def _model_options(reference: str | None) -> QuestionOptions:
+def model_options(reference: str | None) -> QuestionOptions:
+    """MODEL, MODEL@VERSION or MODEL@ALIAS as options of a call.
+
+    Raises:
+        ConfigError: If it is none of them.
+    """
     # `core.repository` reads the same notation, and would bring PyTorch into a client.
     name, at, choice = (reference or "").partition("@")
     if at and not (name and choice):
-        raise _config_error("--model", "MODEL, MODEL@VERSION or MODEL@ALIAS", reference)
+        raise config_error("--model", "MODEL, MODEL@VERSION or MODEL@ALIAS", reference)
     options: QuestionOptions = {"model": name or None}
     if choice.isdecimal():
         options["version"] = int(choice)
@@ -73,7 +78,8 @@ def _model_options(reference: str | None) -> QuestionOptions:
     return options
 
 
-def _config_error(field: str, expected: str, actual: object) -> Exception:
+def config_error(field: str, expected: str, actual: object) -> Exception:
+    """A wrong option, without importing `core` before something is wrong."""
     from motherlode.core.errors import ConfigError  # noqa: PLC0415
 
     return ConfigError(field, expected=expected, actual=actual)

@@ -91,6 +91,21 @@ def num_gpus() -> int:
     return int(faiss.get_num_gpus()) if hasattr(faiss, "get_num_gpus") else 0
 
 
+def has_gpu_build() -> bool:
+    """Whether this build of FAISS could use GPUs, if there were any."""
+    return hasattr(faiss, "StandardGpuResources")
+
+
+def build_options() -> str:
+    """The options that FAISS was built with, such as `OPTIMIZE AVX2 AVX512`."""
+    return str(faiss.get_compile_options()).strip()
+
+
+def max_openmp_threads() -> int:
+    """OpenMP threads that a search from this thread would use if nothing were set."""
+    return int(faiss.omp_get_max_threads())
+
+
 def top_inner_products(
     queries_BD: FloatArray, labels_LD: FloatArray, count: int
 ) -> tuple[FloatArray, IntArray]:

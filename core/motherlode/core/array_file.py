@@ -66,22 +66,26 @@ def map_arrays(path: Path, *, num_bytes_behind: int = 0) -> dict[str, NDArray[An
             header_bytes = int.from_bytes(file.read(8), "little")
             header = json.loads(file.read(min(header_bytes, _MAX_HEADER_BYTES)))
         start = 8 + header_bytes
+        if not isinstance(header, dict):
+            raise TypeError("the header is no object")
         header.pop("__metadata__", None)
         _check_extent(header, path.stat().st_size - start - num_bytes_behind)
         return {name: _map(path, start, entry) for name, entry in header.items()}
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise BundleError(path, f"not a safetensors file of mapped arrays: {error}") from error
 
 
 def _map(path: Path, start: int, entry: dict[str, Any]) -> NDArray[Any]:
     first, last = entry["data_offsets"]
-    dtype, shape = np.dtype(_DTYPES[entry["dtype"]]), tuple(entry["shape"])
+    dtype, shape = np.dtype(_DTYPES[entry["dtype"]]), entry["shape"]
+    if not isinstance(shape, list):
+        raise TypeError(f"header {entry}")
     if last - first != dtype.itemsize * math.prod(shape):
         raise ValueError(f"header {entry}")
     if last == first:
-        return np.empty(shape, dtype)
+        return np.empty(tuple(shape), dtype)
     # A plain array over the mapping: slices of `np.memmap` itself cost microseconds each.
-    return np.asarray(np.memmap(path, dtype, "r", start + first, shape))
+    return np.asarray(np.memmap(path, dtype, "r", start + first, tuple(shape)))
 
 
 def _check_extent(header: dict[str, Any], num_bytes: int) -> None:

@@ -59,9 +59,21 @@ def test_a_cut_file_is_refused(tmp_path: Path, size_bytes: int) -> None:
         map_matrix(path, "labels")
 
 
+def test_a_header_nested_beyond_reason_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "m.safetensors"
+    path.write_bytes((100_000).to_bytes(8, "little") + b"[" * 100_000)
+    with pytest.raises(BundleError, match="not a safetensors file"):
+        map_matrix(path, "labels")
+
+
 @pytest.mark.parametrize(
     "header",
-    [[], {"labels": 1}, {"labels": {"dtype": "F32", "shape": [2, 2], "data_offsets": [8, 24]}}],
+    [
+        [],
+        {"labels": 1},
+        {"labels": {"dtype": "F32", "shape": "", "data_offsets": [0, 4]}},
+        {"labels": {"dtype": "F32", "shape": [2, 2], "data_offsets": [8, 24]}},
+    ],
 )
 def test_a_header_that_says_something_else_is_refused(tmp_path: Path, header: object) -> None:
     text = json.dumps(header).encode()

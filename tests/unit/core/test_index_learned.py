@@ -33,7 +33,6 @@ CONFIG = LearnedConfig(beam=3, shortlist=40)
     ("settings", "field"),
     [
         ({"num_clusters": 0}, "num_clusters"),
-        ({"num_clusters": 8, "beam": 9}, r"beam \(9\) must be <= num_clusters \(8\)"),
         ({"labels_per_cluster": 0}, "labels_per_cluster"),
         ({"beam": 0}, "beam"),
         ({"shortlist": 0}, "shortlist"),

@@ -20,7 +20,9 @@ CPU = Device(name="cpu", description="16 cores", free_bytes=64 * GIB)
 PLAIN = Policy(headroom=0.0, faiss_temp_bytes=0, copies=1)
 EXACT = Sizes(
     index_kind="exact",
+    has_even_labels=True,
     nprobe=None,
+    refine=1,
     shortlist=0,
     encoder_bytes=GIB,
     labels_bytes=4 * GIB,
@@ -62,7 +64,7 @@ def test_an_index_with_a_gpu_form_goes_to_the_gpu_and_the_encoder_beside_it() ->
     assert "usable on gpu:0" in plan.placement("index").reason
 
 
-@pytest.mark.parametrize("kind", ["ivf_flat", "ivf:pq", "scan:fp16"])
+@pytest.mark.parametrize("kind", ["ivf_flat", "ivf:pq"])
 def test_what_holds_vectors_or_codes_of_its_own_is_counted_with_them(kind: str) -> None:
     plan = plan_placement(replace(IVF, index_kind=kind), [CPU, gpu()])
     assert (where(plan), plan.placement("index").size_bytes) == (("gpu:0",), 5 * GIB)
@@ -85,14 +87,35 @@ def test_the_gpu_ignores_filters_so_they_take_the_cpu() -> None:
     assert "ignore filters" in route(plan, "with a filter").reason
 
 
-@pytest.mark.parametrize("kind", ["exact", "ivf_flat"])
-def test_a_k_that_needs_more_candidates_than_a_gpu_gives_takes_the_cpu(kind: str) -> None:
-    plan = plan_placement(replace(IVF, index_kind=kind), [CPU, gpu()])
-    most = largest_k(kind)
-    assert route(plan, f"k above {most}").place == "cpu"
-    # What LabelIndex asks for beyond k: see `MARGIN` and `_scan`.
-    spare = 8 + (most // 8 if kind == "exact" else 0)
-    assert most + spare <= 2048 < most + 2 + spare
+@pytest.mark.parametrize(
+    ("kind", "refine", "most"),
+    [
+        ("exact", 1, 1813),
+        ("ivf_flat", 1, 1813),
+        ("ivf:sq8", 1, 2040),
+        ("ivf:pq", 4, 512),
+        ("ivf:pq", 3000, 0),
+    ],
+)
+def test_a_k_that_needs_more_candidates_than_a_gpu_gives_takes_the_cpu(
+    kind: str, refine: int, most: int
+) -> None:
+    """As `GpuIndex` asks: k + 8 and an eighth more, or k times refine."""
+    sizes = replace(IVF, index_kind=kind, refine=refine)
+    assert largest_k(sizes) == most
+    assert route(plan_placement(sizes, [CPU, gpu()]), f"k above {most}").place == "cpu"
+
+
+def test_codes_of_labels_of_different_lengths_stay_on_the_cpu() -> None:
+    codes = replace(IVF, index_kind="ivf:sq8")
+    assert where(plan_placement(codes, [CPU, gpu()])) == ("gpu:0",)
+    plan = plan_placement(replace(codes, has_even_labels=False), [CPU, gpu()])
+    assert where(plan) == ("cpu",)
+    assert "lengths of labels differ" in plan.placement("index").reason
+
+
+def test_a_scan_of_codes_has_no_gpu_form() -> None:
+    assert where(plan_placement(replace(IVF, index_kind="scan:fp16"), [CPU, gpu()])) == ("cpu",)
 
 
 def test_an_nprobe_beyond_the_limit_keeps_the_index_on_the_cpu() -> None:

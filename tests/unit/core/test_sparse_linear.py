@@ -10,7 +10,7 @@ import pytest
 from pydantic import ValidationError
 
 from motherlode.core.errors import BundleError, InvalidInputError
-from motherlode.core.queries import DenseQueries, SparseQueries
+from motherlode.core.queries import DenseQueries, SparseQueries, concatenate
 from motherlode.core.rankers import (
     JOINED,
     SparseLinear,
@@ -77,10 +77,18 @@ def test_classifiers_without_any_weight_have_the_biases_as_margins() -> None:
 
 def test_the_bits_of_a_margin_do_not_depend_on_the_other_labels() -> None:
     rng, queries = np.random.default_rng(0), random_sparse(20, NUM_FEATURES)
-    for i in range(20):
+    queries = concatenate([queries, random_sparse(20, NUM_FEATURES, seed=9)])
+    assert isinstance(queries, SparseQueries)
+    # Nine features and more: numpy adds up a single column of so many pairwise.
+    whole = SparseQueries(
+        np.array([0, NUM_FEATURES]), np.arange(NUM_FEATURES), rng.random(NUM_FEATURES, "f4"), 12
+    )
+    queries = concatenate([queries, whole])
+    assert isinstance(queries, SparseQueries)
+    for i in range(len(queries)):
         one = queries.rows(i, i + 1)
         whole = WEIGHTS.margins(one.indices, one.values, np.arange(NUM_LABELS))
-        for size in (1, 2, 7, 29):
+        for size in (1, 2, 7, 29, 30):
             some = rng.permutation(NUM_LABELS)[:size]
             margins = WEIGHTS.margins(one.indices, one.values, some)
             np.testing.assert_array_equal(margins, whole[some])
@@ -152,3 +160,36 @@ def test_loaded_weights_are_mapped_and_cannot_be_changed(tmp_path: Path) -> None
         assert not array.flags.writeable
     with pytest.raises(BundleError, match=r"w\.safetensors: no sparse linear classifiers"):
         SparseWeights.load(tmp_path / "w.safetensors", NUM_FEATURES - 1)
+
+
+@pytest.mark.parametrize("block", [1, 2, 1000])
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"keys_W": np.array([1, 1, 7])}, "keys: expected them to ascend"),
+        ({"keys_W": np.array([1, 6, 4])}, "keys: expected them to ascend"),
+        ({"values_W": np.array([1, 2, np.inf], np.float32)}, "values: one is not finite"),
+        ({"biases_L": np.array([np.nan, 2], np.float32)}, "biases: one is not finite"),
+    ],
+)
+def test_a_file_that_could_not_be_looked_up_is_refused(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    change: dict[str, Any],
+    message: str,
+    block: int,
+) -> None:
+    monkeypatch.setattr(sparse_weights, "_BLOCK_WEIGHTS", block)
+    path = tmp_path / "w.safetensors"
+    SparseWeights(**ARRAYS, num_features=4).save(path, np.zeros(2, np.int64))
+    SparseWeights.load(path, 4)
+    SparseWeights(**(ARRAYS | change), num_features=4).save(path, np.zeros(2, np.int64))
+    with pytest.raises(BundleError, match=rf"w\.safetensors: {message}"):
+        SparseWeights.load(path, 4)
+
+
+def test_frequencies_below_0_are_refused(tmp_path: Path) -> None:
+    path = tmp_path / "w.safetensors"
+    SparseWeights(**ARRAYS, num_features=4).save(path, np.array([0, -1]))
+    with pytest.raises(BundleError, match="frequencies: one is below 0"):
+        SparseWeights.load(path, 4)

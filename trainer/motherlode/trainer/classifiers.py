@@ -37,7 +37,9 @@ class ClassifiersConfig(BaseModel):
         default=1.0, gt=0, allow_inf_nan=False, description="C of LIBLINEAR: higher fits closer"
     )
     tolerance: float = Field(default=0.1, gt=0, lt=1, description="at which the solver stops")
-    max_rounds: int = Field(default=20, ge=1, description="after which it stops in any case")
+    max_rounds: int = Field(
+        default=20, ge=1, le=10**6, description="after which it stops in any case"
+    )
     smallest_weight: float = Field(
         default=0.1, ge=0, allow_inf_nan=False, description="smaller weights are dropped"
     )

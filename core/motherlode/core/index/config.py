@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal, Self, final
+from typing import Annotated, Literal, final
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator
 
 # Candidates for each hit wanted, at least: what the order by codes needs to lose little.
 _REFINE = {"sq8": 1, "fp16": 1, "pq": 4, "pq_fast_scan": 8, "rabitq": 16}
@@ -54,7 +54,7 @@ class HnswConfig(BaseModel):
 
     kind: Literal["hnsw"] = "hnsw"
     num_neighbors: int = Field(default=32, ge=2, le=512)
-    ef_construction: int = Field(default=80, ge=1)
+    ef_construction: int = Field(default=80, ge=1, le=10**6)
     ef_search: int = Field(default=64, ge=1)
     codes: Literal["flat", "sq8", "fp16"] = Field(
         default="flat",
@@ -124,7 +124,7 @@ class LearnedConfig(BaseModel):
         num_clusters: C; None takes a power of two near L / 64, at least `beam` where there are as
             many labels. At most the number of labels.
         labels_per_cluster: kappa, most labels of a cluster; None takes four times L / C.
-        beam: Clusters looked into for each query; more is slower and finds more.
+        beam: Clusters looked into for each query, at most all; more is slower and finds more.
         shortlist: Labels with the best paths that are scored; a query for more hits takes more.
         alpha: What the softmax over clusters is multiplied with before it is cut off at 1.
     """
@@ -137,12 +137,6 @@ class LearnedConfig(BaseModel):
     beam: int = Field(default=16, ge=1)
     shortlist: int = Field(default=500, ge=1)
     alpha: float = Field(default=10.0, ge=1, le=1e6, allow_inf_nan=False)
-
-    @model_validator(mode="after")
-    def _beam_finds_as_many_clusters(self) -> Self:
-        if self.num_clusters is not None and self.beam > self.num_clusters:
-            raise ValueError(f"beam ({self.beam}) must be <= num_clusters ({self.num_clusters})")
-        return self
 
 
 IndexConfig = Annotated[

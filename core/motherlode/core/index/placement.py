@@ -6,8 +6,9 @@ from dataclasses import dataclass, field
 from typing import Any, Literal, final
 
 from motherlode.core.errors import ConfigError
+from motherlode.core.index.config import IvfConfig, candidates_for
 from motherlode.core.index.devices import Device
-from motherlode.core.manifest import EMBEDDINGS_FILE, ENCODER_FILE, Manifest
+from motherlode.core.manifest import EMBEDDINGS_FILE, ENCODER_FILE, IndexInfo, Manifest
 
 
 @final
@@ -17,7 +18,9 @@ class Sizes:
 
     Attributes:
         index_kind: Family of the index; where it holds codes, with their name, as in `ivf:pq`.
+        has_even_labels: Whether all label embeddings have length 1.
         nprobe: Lists looked into; None where the family has none.
+        refine: Candidates for each hit wanted.
         shortlist: Hits that a ranker asks the index for at least; 0 without one.
         encoder_bytes: Of the encoder.
         labels_bytes: Of the label embeddings in float32.
@@ -26,7 +29,9 @@ class Sizes:
     """
 
     index_kind: str
+    has_even_labels: bool
     nprobe: int | None
+    refine: int
     shortlist: int
     encoder_bytes: int
     labels_bytes: int
@@ -43,7 +48,9 @@ class Sizes:
         ranker: dict[str, Any] = manifest.stage("ranker").config if manifest.has_ranker else {}
         return cls(
             index_kind=f"{index.kind}:{codes}" if codes else index.kind,
+            has_even_labels=manifest.normalization.labels == "unit",
             nprobe=index.parameters.get("nprobe"),
+            refine=_refine(index),
             shortlist=int(ranker.get("shortlist", 0)),
             encoder_bytes=encoder_bytes,
             labels_bytes=labels_bytes,
@@ -55,6 +62,13 @@ class Sizes:
         """Of the index on a GPU: an exact one holds the embeddings, others what they always do."""
         held = self.labels_bytes if self.index_kind == "exact" else self.index_bytes
         return held // 2 if is_fp16 else held
+
+
+def _refine(index: IndexInfo) -> int:
+    """Of the families with a GPU form, lists of codes alone have it."""
+    if index.kind != "ivf":
+        return 1
+    return candidates_for(IvfConfig.model_validate(index.parameters), 1)
 
 
 @final

@@ -22,7 +22,7 @@ GPU_LIMIT = 2048
 _ON_GPU = {
     "exact": True,
     "ivf_flat": False,
-    **dict.fromkeys(("scan:fp16", "ivf:sq8", "ivf:fp16", "ivf:pq"), False),
+    **dict.fromkeys(("ivf:sq8", "ivf:fp16", "ivf:pq"), False),
 }
 
 
@@ -88,9 +88,11 @@ def _why_not_on_gpu(sizes: Sizes, gpus: Sequence[Device], policy: Policy) -> str
 def _why_no_gpu_form(sizes: Sizes) -> str | None:
     if sizes.index_kind not in _ON_GPU:
         return f"FAISS has no GPU form of {sizes.index_kind}"
+    if ":" in sizes.index_kind and not sizes.has_even_labels:
+        return "a GPU finds lists and compares codes by one metric, and lengths of labels differ"
     if (sizes.nprobe or 0) > GPU_LIMIT:
         return f"nprobe {sizes.nprobe} is above {GPU_LIMIT}, the limit on a GPU"
-    if sizes.shortlist > largest_k(sizes.index_kind):
+    if sizes.shortlist > largest_k(sizes):
         return f"the ranker's shortlist of {sizes.shortlist} is above the limit on a GPU"
     return None
 
@@ -178,16 +180,20 @@ def _encoder_place(
     return "cpu", f"no room for {_size(need)} beside the index on its GPU"
 
 
-def largest_k(index_kind: str) -> int:
-    """The largest k that a GPU index can answer; it is asked for some candidates more."""
-    # As LabelIndex proposes: k + 8, and an eighth of k more where everything is looked at.
-    return (GPU_LIMIT - 8) * 8 // 9 if index_kind == "exact" else GPU_LIMIT - 8
+def largest_k(sizes: Sizes) -> int:
+    """The largest k that a GPU index can answer; it is asked for some candidates more.
+
+    As `GpuIndex` asks: k + 8, and an eighth of k more, or as many times k as codes are refined.
+    """
+    if ":" in sizes.index_kind:
+        return min(GPU_LIMIT - 8, GPU_LIMIT // sizes.refine)
+    return (GPU_LIMIT - 8) * 8 // 9
 
 
 def _routes(sizes: Sizes, index: Placement) -> tuple[Route, ...]:
     if index.devices == ("cpu",):
         return (Route(queries="all", place="cpu", reason="the index is on the CPU alone"),)
-    most = largest_k(sizes.index_kind)
+    most = largest_k(sizes)
     return (
         Route(queries=f"plain, k up to {most}", place="gpu", reason="the GPU index answers them"),
         Route(

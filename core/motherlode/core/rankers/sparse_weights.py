@@ -22,6 +22,7 @@ from motherlode.core.queries import FloatArray, IntArray
 # Memory of one look-up stays some megabytes, however long the query and the shortlist.
 _BLOCK_FEATURES = 64
 _BLOCK_LABELS = 1 << 13
+_BLOCK_WEIGHTS = 1 << 20
 
 
 @final
@@ -77,8 +78,8 @@ class SparseWeights:
                 block = slice(j, j + _BLOCK_FEATURES)
                 weights_QC = self._look_up(indices_Q[block], labels_C[chosen])
                 weights_QC *= values_Q[block, None]
-                # Over the first axis numpy adds row by row, whatever the number of columns.
-                margins_C[chosen] += weights_QC.sum(axis=0)
+                # Row by row: a sum of a single column would be made pairwise, and round otherwise.
+                margins_C[chosen] += np.add.accumulate(weights_QC, axis=0)[-1]
         return margins_C
 
     def _look_up(self, indices_Q: IntArray, labels_C: IntArray) -> FloatArray:
@@ -128,6 +129,7 @@ class SparseWeights:
             raise BundleError(path, f"no sparse linear classifiers: {error}") from error
         if frequencies_L.dtype != np.int64 or frequencies_L.shape != (weights.num_labels,):
             raise BundleError(path, f"frequencies: expected int64 [{weights.num_labels}]")
+        _check_content(path, weights, frequencies_L)
         return weights, frequencies_L
 
     def _check(self) -> None:
@@ -147,3 +149,18 @@ class SparseWeights:
         if len(self.keys_W) and not 0 <= self.keys_W[0] <= self.keys_W[-1] < num_pairs:
             expected = f"0 to {num_pairs - 1}, ascending"
             raise InvalidInputError("keys", expected=expected, actual=self.keys_W[[0, -1]].tolist())
+
+
+def _check_content(path: Path, weights: SparseWeights, frequencies_L: IntArray) -> None:
+    """Refuses what cannot be looked up, or would make scores that are no numbers."""
+    if frequencies_L.min() < 0:
+        raise BundleError(path, "frequencies: one is below 0")
+    if not np.isfinite(weights.biases_L).all():
+        raise BundleError(path, "biases: one is not finite")
+    for start in range(0, len(weights.keys_W), _BLOCK_WEIGHTS):
+        # One more, so that the last of a block is compared with the first of the next.
+        keys_W = weights.keys_W[start : start + _BLOCK_WEIGHTS + 1]
+        if (keys_W[1:] <= keys_W[:-1]).any():
+            raise BundleError(path, "keys: expected them to ascend")
+        if not np.isfinite(weights.values_W[start : start + _BLOCK_WEIGHTS]).all():
+            raise BundleError(path, "values: one is not finite")

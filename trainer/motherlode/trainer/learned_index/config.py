@@ -25,7 +25,9 @@ class LearnedIndexConfig(BaseModel):
     stage1_epochs: float = Field(default=1, gt=0, le=1e6, description="over balanced clusters")
     stage2_epochs: float = Field(default=3, ge=0, le=1e6, description="0 leaves stage 2 out")
     batch_size: int = Field(default=512, ge=1)
-    shortlist: int = Field(default=200, ge=1, description="labels that the loss sees for a query")
+    shortlist: int = Field(
+        default=200, ge=1, le=100_000, description="labels that the loss sees for a query"
+    )
     beta: float | None = Field(
         default=None, gt=0, le=1e9, description="factor on an edge's share; none is 2 L / C"
     )
@@ -57,7 +59,11 @@ class Sizes:
 
     def resolved(self, config: LearnedConfig) -> LearnedConfig:
         """The configuration with nothing left open."""
-        sizes = {"num_clusters": self.num_clusters, "labels_per_cluster": self.labels_per_cluster}
+        sizes = {
+            "num_clusters": self.num_clusters,
+            "labels_per_cluster": self.labels_per_cluster,
+            "beam": min(config.beam, self.num_clusters),
+        }
         return config.model_copy(update=sizes)
 
 
@@ -65,16 +71,13 @@ def index_sizes(index: LearnedConfig, training: LearnedIndexConfig, num_labels: 
     """The sizes of an index over L labels.
 
     Raises:
-        ConfigError: If there are more clusters than labels, fewer than the beam, or no room for all
-            labels in the clusters.
+        ConfigError: If there are more clusters than labels, or no room for all labels in the
+            clusters.
     """
     num_clusters = index.num_clusters or _default_clusters(index.beam, num_labels)
     if num_clusters > num_labels:
         expected = f"at most {num_labels}, the number of labels"
         raise ConfigError("index.num_clusters", expected=expected, actual=num_clusters)
-    if index.beam > num_clusters:
-        expected = f"at most {num_clusters}, the number of clusters"
-        raise ConfigError("index.beam", expected=expected, actual=index.beam)
     balanced = math.ceil(num_labels / num_clusters)
     kappa = index.labels_per_cluster or min(_MOST_LABELS * balanced, num_labels)
     if kappa < balanced:

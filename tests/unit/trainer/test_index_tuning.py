@@ -12,6 +12,7 @@ import pytest
 from motherlode.core.bundle import read_bundle
 from motherlode.core.errors import ConfigError, DataError, NotFoundError
 from motherlode.core.index import tuning as tuning_module
+from motherlode.core.index.grid import GRID
 from motherlode.core.manifest import INDEX_FILE, QUERY_SAMPLE_FILE
 from motherlode.core.queries import TextQueries
 from motherlode.core.repository import Repository
@@ -172,7 +173,7 @@ def test_nothing_is_published_if_it_shall_not_be(sampled: Path) -> None:
 def test_the_front_is_part_of_what_was_measured(sampled: Path) -> None:
     outcome = tune(sampled)
     assert set(map(id, outcome.front)) <= set(map(id, outcome.settings))
-    assert {m.family for m in outcome.settings} == {"exact", "ivf_flat", "hnsw"}
+    assert {m.family for m in outcome.settings} == {sweep.family for sweep in GRID}
 
 
 def test_queries_that_the_model_knows_nothing_of_are_not_measured(

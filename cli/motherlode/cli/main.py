@@ -25,6 +25,8 @@ __all__ = ["app", "main"]
 
 FAILED, USAGE, GATE, ENVIRONMENT, INTERRUPTED, BROKEN_PIPE = 1, 2, 3, 4, 130, 141
 
+_HELP = frozenset({"--help", "-h"})
+
 LogLevel = Literal["debug", "info", "warning", "error"]
 
 # Everything else that a command imports belongs to the extras `cpu` and `gpu`.
@@ -120,13 +122,27 @@ def main(arguments: Sequence[str] | None = None) -> int:
     tokens = sys.argv[1:] if arguments is None else list(arguments)
     _tolerate_broken_text()
     try:
-        status = _run(lambda: app.meta(tokens))
+        status = _run(lambda: _call(tokens))
         sys.stdout.flush()
     except BrokenPipeError:
         # Python flushes standard output once more at exit; nobody is there to read that either.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return BROKEN_PIPE
     return status
+
+
+def _call(tokens: list[str]) -> object:
+    """Run a command, or show its help: what its docstring says, not its line in the list."""
+    name = next((token for token in tokens if not token.startswith("-")), "")
+    is_group = _COMMANDS.get(name, (":app",))[0].endswith(":app")
+    if is_group or not _HELP.intersection(tokens):
+        return app.meta(tokens)
+    command = app[name]
+    line, command.help = command.help, None
+    try:
+        return app.meta(tokens)
+    finally:
+        command.help = line
 
 
 def _run(call: Callable[[], object]) -> int:

@@ -138,6 +138,16 @@ def test_a_mistyped_command_imports_none_of_the_others(monkeypatch):
     assert loaded == []
 
 
+def test_a_commands_help_says_more_than_its_line_in_the_list(capsys):
+    assert main(["tune", "--help"]) == 0
+    shown = " ".join(capsys.readouterr().out.split())
+    assert "If none meets the targets, nothing is published and the exit status is 3." in shown
+    assert main(["--help"]) == 0
+    assert "Give a published model an index that meets targets." in capsys.readouterr().out
+    assert main(["labels", "--help"]) == 0
+    assert "Change the labels of a published model." in capsys.readouterr().out
+
+
 def test_no_command_shows_the_help(capsys):
     assert main([]) == 0
     out = capsys.readouterr().out

@@ -152,7 +152,7 @@ def exhaustive(config: IndexConfig) -> IndexConfig:
     """The family with settings that leave nothing out."""
     if isinstance(config, HnswConfig):
         return config.model_copy(update={"ef_search": NUM_LABELS})
-    most = {"nprobe": 25, "refine": NUM_LABELS}
+    most = {"nprobe": 25, "refine": NUM_LABELS, "beam": 25, "shortlist": NUM_LABELS}
     fields = type(config).model_fields
     return config.model_copy(update={name: most[name] for name in most if name in fields})
 

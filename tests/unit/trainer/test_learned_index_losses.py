@@ -166,7 +166,6 @@ def test_dropout_is_drawn_from_the_generator():
     ("index", "num_labels", "field"),
     [
         (LearnedConfig(num_clusters=16), 15, "index.num_clusters"),
-        (LearnedConfig(beam=8), 7, "index.beam"),
         (LearnedConfig(num_clusters=16, labels_per_cluster=6), 100, "index.labels_per_cluster"),
     ],
 )
@@ -177,6 +176,8 @@ def test_an_index_that_does_not_fit_the_labels_is_refused(index, num_labels, fie
 
 
 def test_sizes_follow_from_the_labels():
+    few = index_sizes(LearnedConfig(beam=8), LearnedIndexConfig(), 7)
+    assert few.resolved(LearnedConfig(beam=8)).beam == few.num_clusters == 7
     sizes = index_sizes(LearnedConfig(beam=4), LearnedIndexConfig(), 5000)
     assert sizes == Sizes(num_clusters=64, labels_per_cluster=316, beta=2 * 5000 / 64)
     config = sizes.resolved(LearnedConfig(beam=4))

@@ -68,6 +68,20 @@ def test_online_offline_and_training_time_evaluation_are_the_same(published) -> 
         assert alone.scores.tobytes() == together.row(i)[1].tobytes()
 
 
+@pytest.mark.parametrize("num_labels", [1, 3])
+def test_a_beam_wider_than_the_clusters_takes_all(tmp_path: Path, num_labels: int) -> None:
+    data = write_planted(tmp_path / "data", num_labels=40, num_queries=400)
+    lines = (data / "train.jsonl").read_text("utf8").splitlines()
+    kept = [{**json.loads(line), "labels": [str(i % num_labels)]} for i, line in enumerate(lines)]
+    (data / "train.jsonl").write_text("\n".join(map(json.dumps, kept)), "utf8")
+    labels = [json.dumps({"id": str(i), "text": f"Label {i}"}) for i in range(num_labels)]
+    (data / "labels.jsonl").write_text("\n".join(labels), "utf8")
+    config = small_config(index={"kind": "learned"}, loop={"epochs": 1})
+    run(data, tmp_path / "repository", config)
+    parameters = read_bundle(folder_of(tmp_path / "repository")).manifest.index.parameters
+    assert parameters["beam"] == parameters["num_clusters"] == num_labels
+
+
 def test_the_manifest_says_what_sizes_the_index_has(published) -> None:
     bundle = read_bundle(folder_of(published[1]))
     assert bundle.manifest.index.kind == "learned"

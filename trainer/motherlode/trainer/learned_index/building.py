@@ -66,6 +66,7 @@ def train_in_stages(
     assert isinstance(config.index, LearnedConfig)
     sizes = index_sizes(config.index, config.learned_index, model.num_labels)
     resolved = sizes.resolved(config.index)
+    config = config.model_copy(update={"index": resolved})
     generator = np.random.default_rng([config.seed, _SEED])
     clusters_L = _clusters(sizes, model, train, generator)
     state = _first_state(config, sizes, model.label_embeddings(), clusters_L)

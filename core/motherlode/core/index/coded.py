@@ -19,14 +19,12 @@ from motherlode.core.errors import BundleError
 from motherlode.core.index import codes, faiss
 from motherlode.core.index.config import IvfConfig, IvfFlatConfig, ScanConfig, candidates_for
 from motherlode.core.index.facts import expect, expect_form
-from motherlode.core.index.filter import mask_of
+from motherlode.core.index.filter import mask_of, num_probes
 from motherlode.core.index.index import MARGIN, LabelEmbeddings, LabelIndex, Shortlist
 from motherlode.core.index.vectors import (
     as_long_as_labels,
-    has_even_lengths,
-    lengthened,
-    lengths,
     widened,
+    with_even_lengths,
 )
 from motherlode.core.queries import FloatArray, IntArray
 
@@ -101,9 +99,7 @@ class IvfIndex(LabelIndex):
     @classmethod
     def build(cls, config: IvfConfig, labels: LabelEmbeddings, *, seed: int) -> IvfIndex:
         """See `build_index`."""
-        norms_L = lengths(labels.labels_LD)
-        spherical = has_even_lengths(norms_L)
-        vectors = labels.labels_LD if spherical else lengthened(labels, norms_L)
+        vectors, spherical = with_even_lengths(labels)
         width = codes.padded_width(vectors.shape[1])
         nlist = num_lists(config, labels.num_labels)
         index = codes.new_coded_lists(config, width, nlist, spherical=spherical)
@@ -130,7 +126,7 @@ class IvfIndex(LabelIndex):
     @override
     def _propose(self, queries_BD: FloatArray, count: int, allowed: IntArray | None) -> Shortlist:
         num_allowed = self.num_labels if allowed is None else len(allowed)
-        nprobe = num_probes(self.config, self.num_labels, num_allowed)
+        nprobe = num_probes(self.config.nprobe, self.num_labels, num_allowed)
         wanted = max(count + MARGIN, candidates_for(self.config, count))
         if nprobe >= self._index.nlist or 2 * wanted >= num_allowed:
             return self._scan(queries_BD, count, allowed)
@@ -142,11 +138,3 @@ class IvfIndex(LabelIndex):
 def num_lists(config: IvfConfig | IvfFlatConfig, num_labels: int) -> int:
     """Lists for so many labels."""
     return min(config.nlist or math.ceil(4 * math.sqrt(num_labels)), num_labels)
-
-
-def num_probes(config: IvfConfig | IvfFlatConfig, num_labels: int, num_allowed: int) -> int:
-    """Lists to look into; may be more than there are.
-
-    A filter leaves fewer labels in each list, and the best of them lie further away.
-    """
-    return math.ceil(config.nprobe * (2 * num_labels / num_allowed - 1))

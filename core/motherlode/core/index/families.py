@@ -15,7 +15,7 @@ from typing_extensions import override
 
 from motherlode.core.errors import BundleError, ConfigError
 from motherlode.core.index import codes, faiss
-from motherlode.core.index.coded import IvfIndex, ScanIndex, num_lists, num_probes
+from motherlode.core.index.coded import IvfIndex, ScanIndex, num_lists
 from motherlode.core.index.config import (
     ExactConfig,
     HnswConfig,
@@ -26,16 +26,14 @@ from motherlode.core.index.config import (
     ScanConfig,
 )
 from motherlode.core.index.facts import expect, expect_form, facts_of, storage_of
-from motherlode.core.index.filter import mask_of
+from motherlode.core.index.filter import mask_of, num_probes
 from motherlode.core.index.index import MARGIN, LabelEmbeddings, LabelIndex, Shortlist
 from motherlode.core.index.learned import LearnedIndex
 from motherlode.core.index.seal import check_seal
 from motherlode.core.index.vectors import (
     as_long_as_labels,
-    has_even_lengths,
-    lengthened,
-    lengths,
     widened,
+    with_even_lengths,
 )
 from motherlode.core.queries import FloatArray, IntArray
 
@@ -140,9 +138,7 @@ class IvfFlatIndex(LabelIndex):
     @classmethod
     def build(cls, config: IvfFlatConfig, labels: LabelEmbeddings, *, seed: int) -> IvfFlatIndex:
         """See `build_index`."""
-        norms_L = lengths(labels.labels_LD)
-        spherical = has_even_lengths(norms_L)
-        vectors = labels.labels_LD if spherical else lengthened(labels, norms_L)
+        vectors, spherical = with_even_lengths(labels)
         nlist = num_lists(config, labels.num_labels)
         return cls(config, faiss.new_lists(vectors, nlist, spherical=spherical, seed=seed), labels)
 
@@ -163,7 +159,7 @@ class IvfFlatIndex(LabelIndex):
     @override
     def _propose(self, queries_BD: FloatArray, count: int, allowed: IntArray | None) -> Shortlist:
         num_allowed = self.num_labels if allowed is None else len(allowed)
-        nprobe = num_probes(self.config, self.num_labels, num_allowed)
+        nprobe = num_probes(self.config.nprobe, self.num_labels, num_allowed)
         if nprobe >= self._index.nlist:
             return self._scan(queries_BD, count, allowed)
         wanted = min(count + MARGIN, num_allowed)

@@ -5,6 +5,7 @@ Shapes: L labels in all, A labels allowed.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Literal, final
 
@@ -64,3 +65,11 @@ def mask_of(allowed: IntArray | None, num_labels: int) -> NDArray[np.bool_] | No
     mask_L = np.zeros(num_labels, np.bool_)
     mask_L[allowed] = True
     return mask_L
+
+
+def num_probes(num_wanted: int, num_labels: int, num_allowed: int) -> int:
+    """Lists or clusters to look into, in place of those wanted; may be more than there are.
+
+    A filter leaves fewer labels in each of them, and the best of them lie further away.
+    """
+    return math.ceil(num_wanted * (2 * num_labels / num_allowed - 1))

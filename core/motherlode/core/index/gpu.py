@@ -21,12 +21,11 @@ from motherlode.core.index.config import ExactConfig, IvfConfig, IvfFlatConfig, 
 from motherlode.core.index.faiss import faiss, is_spherical
 from motherlode.core.index.families import ExactIndex, IvfFlatIndex
 from motherlode.core.index.index import MARGIN, LabelEmbeddings, LabelIndex, Shortlist
+from motherlode.core.index.planner import GPU_LIMIT
 from motherlode.core.index.rescoring import disagreement
 from motherlode.core.index.vectors import as_long_as_labels
 from motherlode.core.queries import FloatArray, IntArray
 
-# GPU indexes give no more candidates and look into no more lists.
-_MOST = 2048
 _IVF_CODES = frozenset({"sq8", "fp16", "pq"})
 _HALF_ROUNDOFF = 2.0**-11
 _LARGEST_HALF = 60_000.0
@@ -119,7 +118,9 @@ class GpuIndex(LabelIndex):
 
     def _takes(self, wanted: int) -> bool:
         is_small = not self._fp16 or self._norm <= _LARGEST_HALF
-        return wanted <= min(_MOST, self.num_labels - 1) and self._nprobe <= _MOST and is_small
+        return (
+            wanted <= min(GPU_LIMIT, self.num_labels - 1) and self._nprobe <= GPU_LIMIT and is_small
+        )
 
     def _propose_exactly(self, queries_BD: FloatArray, wanted: int) -> Shortlist:
         # Queries of length 1 have a place in half precision; the order is that of the queries.

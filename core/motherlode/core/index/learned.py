@@ -5,7 +5,6 @@ Shapes: B queries, L labels in all, A labels allowed, C clusters, D embedding wi
 
 from __future__ import annotations
 
-import math
 from pathlib import Path
 from typing import Any, ClassVar, final
 
@@ -18,6 +17,7 @@ from motherlode.core.array_file import map_arrays
 from motherlode.core.errors import BundleError, ConfigError
 from motherlode.core.index.cluster_graph import ClusterGraph
 from motherlode.core.index.config import LearnedConfig
+from motherlode.core.index.filter import mask_of, num_probes
 from motherlode.core.index.index import MARGIN, LabelEmbeddings, LabelIndex, Shortlist
 from motherlode.core.index.paths import (
     Edges,
@@ -126,15 +126,11 @@ class LearnedIndex(LabelIndex):
     def _propose(self, queries_BD: FloatArray, count: int, allowed: IntArray | None) -> Shortlist:
         num_allowed = self.num_labels if allowed is None else len(allowed)
         wanted = max(self.config.shortlist, count + MARGIN)
-        # A filter leaves fewer labels in each cluster, and the best of them lie further away.
-        beam = math.ceil(self.config.beam * (2 * self.num_labels / num_allowed - 1))
+        beam = num_probes(self.config.beam, self.num_labels, num_allowed)
         is_filtered = num_allowed < self.num_labels
         if wanted >= num_allowed or (is_filtered and beam >= self.graph.num_clusters):
             return self._scan(queries_BD, count, allowed)
-        mask_L = None
-        if allowed is not None:
-            mask_L = np.zeros(self.num_labels, np.bool_)
-            mask_L[allowed] = True
+        mask_L = mask_of(allowed, self.num_labels)
         clusters_BJ, scores_BJ = look_into(
             unit_queries(queries_BD), self.graph.clusters_CD, self.config.alpha, beam
         )

@@ -32,6 +32,13 @@ def lengthened(labels: LabelEmbeddings, norms_L: NDArray[np.float64]) -> FloatAr
     return np.column_stack([labels.labels_LD, missing_L]).astype(np.float32)
 
 
+def with_even_lengths(labels: LabelEmbeddings) -> tuple[FloatArray, bool]:
+    """Labels to group: themselves where they are about as long, else lengthened; and which."""
+    norms_L = lengths(labels.labels_LD)
+    is_even = has_even_lengths(norms_L)
+    return (labels.labels_LD if is_even else lengthened(labels, norms_L)), is_even
+
+
 def widened(vectors_LD: FloatArray, width: int) -> FloatArray:
     """float32 [L, W]: vectors with zeros added; themselves if none are missing."""
     if vectors_LD.shape[1] == width:

@@ -50,7 +50,7 @@ def serve(repository: Path, model: str, *settings: str) -> Iterator[Served]:
         ready = Path(folder, "ready.json")
         command = [sys.executable, "-m", "motherlode.cli.main", "serve"]
         command += ["--repository", str(repository), "--model", model, "--ready-file", str(ready)]
-        command += ["--listen", "127.0.0.1:0", "--metrics", "127.0.0.1:0"]
+        command += ["--listen", "127.0.0.1:0", "--metrics", "127.0.0.1:0", "--admin", "127.0.0.1:0"]
         command += [word for setting in settings for word in ("--set", setting)]
         log = Path(folder, "log")
         with log.open("wb") as sink:

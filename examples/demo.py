@@ -161,7 +161,7 @@ def server(folder: Path) -> Iterator[str]:
     chapter("3. Serving the newest version over gRPC")
     ready = folder / "ready.json"
     command = [*MOTHERLODE, "serve", "--repository", str(folder / "repo")]
-    free_ports = ["--listen", "127.0.0.1:0", "--metrics", "127.0.0.1:0"]
+    free_ports = ["--listen", "127.0.0.1:0", "--metrics", "127.0.0.1:0", "--admin", "127.0.0.1:0"]
     process = subprocess.Popen([*command, *free_ports, "--ready-file", str(ready)])
     try:
         if not wait_until(lambda: ready.exists() or process.poll() is not None) or process.poll():

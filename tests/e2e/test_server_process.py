@@ -147,11 +147,11 @@ def test_a_wrong_setting_is_one_line_and_the_status_of_wrong_usage(
 
 
 @pytest.mark.asyncio
-@pytest.mark.parametrize("port", ["listen", "metrics"])
+@pytest.mark.parametrize("port", ["listen", "metrics", "admin"])
 async def test_a_taken_port_is_one_line_and_names_the_setting(repository: Path, port: str) -> None:
     async with running_server(repository) as server:
         taken = getattr(server.readiness, port)
-        addresses = {"listen": ANY_PORT, "metrics": ANY_PORT} | {port: taken}
+        addresses = {"listen": ANY_PORT, "metrics": ANY_PORT, "admin": ANY_PORT} | {port: taken}
         flags = [text for name, value in addresses.items() for text in (f"--{name}", value)]
         ended = await asyncio.to_thread(run_serve, "--repository", str(repository), *flags)
     assert ended.returncode == 2
@@ -240,7 +240,9 @@ async def test_a_server_is_not_ready_before_its_models_are_warm(
         warm_up(*arguments)
 
     monkeypatch.setattr(Loader, "warm_up", slow_warm_up)
-    config = load_config(None, {"repository": repository, "listen": ANY_PORT, "metrics": ANY_PORT})
+    config = load_config(
+        None, {"repository": repository, "listen": ANY_PORT, "metrics": ANY_PORT, "admin": ANY_PORT}
+    )
     server = Server(config)
     starting = asyncio.create_task(server.start())
     try:

@@ -80,7 +80,12 @@ class RunningServer:
 @asynccontextmanager
 async def running_server(repository: Path, **settings: Any) -> AsyncIterator[RunningServer]:
     """A server in this process that looks at its repository only when told to."""
-    defaults = {"listen": ANY_PORT, "metrics": ANY_PORT, "reload_interval_s": 3600.0}
+    defaults = {
+        "listen": ANY_PORT,
+        "metrics": ANY_PORT,
+        "admin": ANY_PORT,
+        "reload_interval_s": 3600.0,
+    }
     server = Server(load_config(None, {"repository": repository, **defaults, **settings}))
     try:
         readiness = await server.start()
@@ -135,6 +140,7 @@ class ServerProcess:
     Attributes:
         address: gRPC address.
         metrics: Address of the metrics port.
+        admin: Address of the operators' port.
         models: Version by model at the start.
         log: Lines of its standard error so far.
     """
@@ -146,6 +152,7 @@ class ServerProcess:
         document = json.loads(ready_file.read_text(encoding="utf-8"))
         self.address: str = document["listen"]
         self.metrics: str = document["metrics"]
+        self.admin: str = document["admin"]
         self.models: dict[str, int] = document["models"]
         self._reader = threading.Thread(target=self._read_log, daemon=True)
         self._reader.start()
@@ -193,7 +200,7 @@ def server_process(
     """
     command = [sys.executable, "-m", "motherlode.cli.main", "serve"]
     command += ["--repository", str(repository), "--ready-file", str(ready_file)]
-    command += ["--listen", ANY_PORT, "--metrics", ANY_PORT, *flags]
+    command += ["--listen", ANY_PORT, "--metrics", ANY_PORT, "--admin", ANY_PORT, *flags]
     process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=_environment())
     assert process.stderr is not None
     # Its log is read to the end by a thread, so the pipe is closed here alone.

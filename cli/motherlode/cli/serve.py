@@ -24,6 +24,7 @@ def serve(  # noqa: PLR0913 - every argument is a flag
     config: Path | None = None,
     listen: str | None = None,
     metrics: str | None = None,
+    admin: str | None = None,
     model: Annotated[Sequence[str] | None, Parameter(negative="")] = None,
     alias: str | None = None,
     set_: Annotated[Sequence[str] | None, Parameter(name="--set", negative="")] = None,
@@ -40,6 +41,7 @@ def serve(  # noqa: PLR0913 - every argument is a flag
         config: TOML file of settings.
         listen: Address of the gRPC port, HOST:PORT; port 0 takes a free one.
         metrics: Address of the Prometheus port, HOST:PORT; port 0 takes a free one.
+        admin: Address of the operators' gRPC port, HOST:PORT; port 0 takes a free one.
         model: Serve this model only; may be given again.
         alias: Serve the version that this alias names, where a model has it.
         set_: Any setting, as NAME=VALUE; may be given again.
@@ -53,6 +55,7 @@ def serve(  # noqa: PLR0913 - every argument is a flag
         "repository": repository,
         "listen": listen,
         "metrics": metrics,
+        "admin": admin,
         "models": model,
         "serve_alias": alias,
     }
@@ -91,12 +94,14 @@ def _announce(readiness: Readiness, ready_file: Path | None) -> None:
     models = [f"{name}@{version}" for name, version in sorted(readiness.models.items())]
     print_note(
         f"motherlode: serving {', '.join(models) or 'no model yet'}; "
-        f"gRPC on {readiness.listen}, metrics on http://{readiness.metrics}/metrics"
+        f"gRPC on {readiness.listen}, admin on {readiness.admin}, metrics on http://{readiness.metrics}/metrics"
     )
 
 
 def _write(ready_file: Path, readiness: Readiness) -> None:
-    document = {name: getattr(readiness, name) for name in ("listen", "metrics", "models", "pid")}
+    document = {
+        name: getattr(readiness, name) for name in ("listen", "admin", "metrics", "models", "pid")
+    }
     # Renamed into place, so that whoever waits for the file never reads half of it.
     part = ready_file.with_name(f".{ready_file.name}.{os.getpid()}")
     part.write_text(json.dumps(document) + "\n", encoding="utf-8")

@@ -14,10 +14,7 @@ from dataclasses import dataclass
 from typing import Any, final
 from wsgiref.simple_server import WSGIServer
 
-import grpc
 import torch
-from grpc_health.v1 import health
-from grpc_reflection.v1alpha import reflection
 from prometheus_client import start_http_server
 
 from motherlode.core.errors import ConfigError
@@ -28,6 +25,7 @@ from motherlode.server.config import ServerConfig, split_address
 from motherlode.server.health import SERVICES, HealthBoard
 from motherlode.server.metrics import Meters
 from motherlode.server.open_inference import InferenceServicer, refuse_other_methods
+from motherlode.server.port import Port, cannot_bind
 from motherlode.server.reception import Reception
 from motherlode.server.servicer import RetrievalServicer
 from motherlode.server.slot import Catalog
@@ -50,12 +48,14 @@ class Readiness:
 
     Attributes:
         listen: Bound address of the gRPC port.
+        admin: Bound address of the operators' gRPC port.
         metrics: Bound address of the Prometheus port.
         models: Serving version by model.
         pid: The process.
     """
 
     listen: str
+    admin: str
     metrics: str
     models: dict[str, int]
     pid: int
@@ -63,7 +63,7 @@ class Readiness:
 
 @final
 class Server:
-    """One gRPC port, one metrics port, one engine, any number of models.
+    """Ports for callers, operators and Prometheus; one engine, any number of models.
 
     Attributes:
         catalog: What it serves.
@@ -85,7 +85,8 @@ class Server:
             max_batch=config.max_batch_queries,
         )
         self._reception = Reception(config, self.catalog, self._batcher, self.meters)
-        self._grpc: Any = None
+        self._port = Port("listen", config.listen, max_message_bytes=config.max_message_bytes)
+        self._admin = Port("admin", config.admin, max_message_bytes=config.max_message_bytes)
         self._metrics: tuple[WSGIServer, threading.Thread] | None = None
         self._watching: asyncio.Task[None] | None = None
 
@@ -101,14 +102,16 @@ class Server:
             raise ConfigError("repository", expected="a folder", actual=self._config.repository)
         metrics = self._start_metrics()
         self._batcher.start()
-        self.listen_address = listen = await self._start_grpc()
+        await self._health.start()
+        self.listen_address = listen = await self._port.open(self._register, SERVICES, self._health)
+        admin = await self._admin.open(self._register_admin, (), self._health)
         await self.watcher.scan()
         self._reception.refusal = None
         self._watching = asyncio.create_task(self.watcher.run())
         models = {slot.model: slot.current.version for slot in self.catalog if slot.current}
         if not models:
             logger.warning("there is no model to serve yet in %s", self._config.repository)
-        return Readiness(listen, metrics, models, os.getpid())
+        return Readiness(listen, admin, metrics, models, os.getpid())
 
     @property
     def is_draining(self) -> bool:
@@ -138,8 +141,8 @@ class Server:
 
         To close twice does no harm.
         """
-        if self._grpc is not None:
-            await self._grpc.stop(grace_s)
+        await self._port.close(grace_s)
+        await self._admin.close(grace_s)
         await asyncio.to_thread(self._batcher.stop, max(grace_s, _SHORTEST_GRACE_S))
         self.watcher.close()
         if self._metrics is not None:
@@ -148,28 +151,6 @@ class Server:
             http.server_close()
             thread.join()
 
-    async def _start_grpc(self) -> str:
-        limit = self._config.max_message_bytes
-        self._grpc = grpc.aio.server(
-            options=[
-                ("grpc.max_receive_message_length", limit),
-                ("grpc.max_send_message_length", limit),
-                # A second server on a taken port must fail, not take half of the calls.
-                ("grpc.so_reuseport", 0),
-            ]
-        )
-        self._register(self._grpc)
-        await self._health.start(self._grpc)
-        names = (*SERVICES, health.SERVICE_NAME, reflection.SERVICE_NAME)
-        reflection.enable_server_reflection(names, self._grpc)
-        host, _ = split_address(self._config.listen)
-        try:
-            port = self._grpc.add_insecure_port(self._config.listen)
-        except RuntimeError as error:
-            raise _cannot_bind("listen", self._config.listen) from error
-        await self._grpc.start()
-        return f"{host}:{port}"
-
     def _register(self, server: Any) -> None:
         retrieval = RetrievalServicer(self._config, self.catalog, self._reception)
         retrieval_pb2_grpc.add_RetrievalServiceServicer_to_server(retrieval, server)  # type: ignore[no-untyped-call]
@@ -177,12 +158,15 @@ class Server:
         open_inference_pb2_grpc.add_GRPCInferenceServiceServicer_to_server(inference, server)  # type: ignore[no-untyped-call]
         refuse_other_methods(server)
 
+    def _register_admin(self, server: Any) -> None:
+        """What operators may do."""
+
     def _start_metrics(self) -> str:
         host, port = split_address(self._config.metrics)
         try:
             self._metrics = start_http_server(port, host.strip("[]"), self.meters.registry)
         except OSError as error:
-            raise _cannot_bind("metrics", self._config.metrics) from error
+            raise cannot_bind("metrics", self._config.metrics) from error
         return f"{host}:{self._metrics[0].server_port}"
 
 
@@ -257,7 +241,3 @@ def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
         return None
     factory: Callable[[], asyncio.AbstractEventLoop] = uvloop.new_event_loop
     return factory
-
-
-def _cannot_bind(field: str, address: str) -> ConfigError:
-    return ConfigError(field, expected="an address that is free on this machine", actual=address)

@@ -64,6 +64,7 @@ class ServerConfig(BaseSettings):
         serve_alias: Serve this alias's version where a model has one; else the newest valid one.
         kept_versions: Earlier versions per model that stay loaded, so that requests may name them.
         listen: Address of the gRPC port; port 0 takes a free one.
+        admin: Address of the operators' gRPC port; port 0 takes a free one.
         metrics: Address of the Prometheus port; port 0 takes a free one.
         num_threads: Threads of one encode or search; None takes half of the cores, at least one.
         max_queries_per_call: Most queries of one request.
@@ -88,6 +89,7 @@ class ServerConfig(BaseSettings):
     kept_versions: int = Field(0, ge=0)
     listen: Address = "127.0.0.1:8001"
     metrics: Address = "127.0.0.1:8002"
+    admin: Address = "127.0.0.1:8003"
     num_threads: int | None = Field(None, ge=1, le=1024)
     max_queries_per_call: int = Field(1024, ge=1, le=_LARGEST)
     max_k: int = Field(1000, ge=1, le=_LARGEST)

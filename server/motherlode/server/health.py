@@ -25,10 +25,13 @@ class HealthBoard:
     def __init__(self) -> None:
         self._servicer = health.aio.HealthServicer()
 
-    async def start(self, server: Any) -> None:
-        """Registers the service with a server."""
+    async def start(self) -> None:
+        """The process answers from now on; nothing is ready yet."""
         await self._servicer.set("", _SERVING)
         await self.set_services(False)
+
+    def register(self, server: Any) -> None:
+        """Adds the service to a gRPC server; several may have it."""
         health_pb2_grpc.add_HealthServicer_to_server(self._servicer, server)
 
     async def set_services(self, is_ready: bool) -> None:

@@ -1,0 +1,71 @@
+"""A port that speaks gRPC: its limits, its address, what it can be asked about itself."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, final
+
+import grpc
+from grpc_health.v1 import health
+from grpc_reflection.v1alpha import reflection
+
+from motherlode.core.errors import ConfigError
+from motherlode.server.config import split_address
+from motherlode.server.health import HealthBoard
+
+
+@final
+class Port:
+    """One gRPC server at one address.
+
+    Args:
+        field: Setting that gives the address; errors name it.
+        address: Where to listen; port 0 takes a free one.
+        max_message_bytes: Largest request and largest answer.
+    """
+
+    def __init__(self, field: str, address: str, *, max_message_bytes: int) -> None:
+        self._field = field
+        self._address = address
+        self._options = [
+            ("grpc.max_receive_message_length", max_message_bytes),
+            ("grpc.max_send_message_length", max_message_bytes),
+            # A second server on a taken port must fail, not take half of the calls.
+            ("grpc.so_reuseport", 0),
+        ]
+        self._server: Any = None
+
+    async def open(
+        self, register: Callable[[Any], None], services: tuple[str, ...], board: HealthBoard
+    ) -> str:
+        """Starts to answer; gives the bound address.
+
+        Args:
+            register: Adds the services to the gRPC server that it gets.
+            services: Their names, for reflection.
+            board: Answers `grpc.health.v1` here.
+
+        Raises:
+            ConfigError: If the address cannot be bound.
+        """
+        self._server = server = grpc.aio.server(options=self._options)
+        register(server)
+        board.register(server)
+        names = (*services, health.SERVICE_NAME, reflection.SERVICE_NAME)
+        reflection.enable_server_reflection(names, server)
+        try:
+            port = server.add_insecure_port(self._address)
+        except RuntimeError as error:
+            raise cannot_bind(self._field, self._address) from error
+        await server.start()
+        return f"{split_address(self._address)[0]}:{port}"
+
+    async def close(self, grace_s: float) -> None:
+        """Stops; calls under way have `grace_s` seconds left. To close twice does no harm."""
+        if self._server is not None:
+            await self._server.stop(grace_s)
+
+
+def cannot_bind(field: str, address: str) -> ConfigError:
+    """The error of an address that is taken, or of another machine."""
+    return ConfigError(field, expected="an address that is free on this machine", actual=address)

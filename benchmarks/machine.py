@@ -6,10 +6,12 @@ import json
 import os
 import platform
 import resource
-from importlib.metadata import version
+from collections.abc import Iterator
+from contextlib import suppress
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-PACKAGES = ("motherlode", "torch", "faiss-cpu", "numpy", "grpcio")
+PACKAGES = ("motherlode", "torch", "faiss-cpu", "faiss-gpu", "numpy", "grpcio")
 
 
 def machine() -> dict[str, object]:
@@ -26,8 +28,15 @@ def machine() -> dict[str, object]:
         "cores": os.cpu_count(),
         "memory_gib": round(pages / 2**30, 1),
         "python": platform.python_version(),
-        **{name: version(name) for name in PACKAGES},
+        **dict(_versions()),
     }
+
+
+def _versions() -> Iterator[tuple[str, str]]:
+    """Of the packages that are installed."""
+    for name in PACKAGES:
+        with suppress(PackageNotFoundError):
+            yield name, version(name)
 
 
 def peak_gib() -> float:

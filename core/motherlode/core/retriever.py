@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from time import perf_counter
-from typing import final
+from typing import Literal, final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,7 +18,9 @@ from motherlode.core.errors import BundleError, InvalidQueryError
 from motherlode.core.features import Featurizer
 from motherlode.core.golden import Golden
 from motherlode.core.index import LabelFilter, LabelIndex
+from motherlode.core.index.placement import Policy
 from motherlode.core.manifest import ENCODER_FILE, GOLDEN_FILE, INDEX_FILE, RANKER_FOLDER
+from motherlode.core.placing import place_bundle
 from motherlode.core.queries import (
     EmbeddingQueries,
     Features,
@@ -201,6 +203,7 @@ class Retriever:
         version: int | str | None = None,
         *,
         verify: bool = True,
+        gpu: Literal["auto", "never", "require"] = "never",
     ) -> Retriever:
         """The retriever of a published version.
 
@@ -209,14 +212,17 @@ class Retriever:
             model: Name of the model.
             version: Number, digits, alias, or None for the newest.
             verify: Whether to hash every file and to check the golden answers.
+            gpu: Whether the index may, or must, go to a GPU; see `placing`.
 
         Raises:
+            ConfigError: If a GPU is required and the index cannot be on one.
             NotFoundError: If there is no such model, version or alias.
             UnsupportedFormatError: If a newer Motherlode wrote it.
             BundleError: If anything is missing, changed or does not fit.
         """
         number = repository.resolve(model, version)
         bundle = read_bundle(repository.path_of(model, number), verify=verify)
+        bundle, _ = place_bundle(bundle, Policy(gpu=gpu, copies=1))
         retriever = cls(bundle, model=model, version=number)
         if verify:
             retriever.check_golden()

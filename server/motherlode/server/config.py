@@ -6,7 +6,7 @@ import os
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Self, final
+from typing import Annotated, Any, Literal, Self, final
 
 from pydantic import AfterValidator, BeforeValidator, Field, ValidationError, model_validator
 from pydantic_settings import (
@@ -66,6 +66,8 @@ class ServerConfig(BaseSettings):
         listen: Address of the gRPC port; port 0 takes a free one.
         admin: Address of the operators' gRPC port; port 0 takes a free one.
         metrics: Address of the Prometheus port; port 0 takes a free one.
+        gpu: Whether an index goes to a GPU: where it serves (`auto`), never, or else not at all
+            (`require`).
         num_threads: Threads of one encode or search; None takes half of the cores, at least one.
         max_queries_per_call: Most queries of one request.
         max_k: Most labels per query.
@@ -90,6 +92,7 @@ class ServerConfig(BaseSettings):
     listen: Address = "127.0.0.1:8001"
     metrics: Address = "127.0.0.1:8002"
     admin: Address = "127.0.0.1:8003"
+    gpu: Literal["auto", "never", "require"] = "auto"
     num_threads: int | None = Field(None, ge=1, le=1024)
     max_queries_per_call: int = Field(1024, ge=1, le=_LARGEST)
     max_k: int = Field(1000, ge=1, le=_LARGEST)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -16,8 +17,12 @@ from motherlode.core.errors import (
     UnsupportedFormatError,
 )
 from motherlode.core.golden import Golden
+from motherlode.core.index.placement import Policy
+from motherlode.core.placing import place_bundle
 from motherlode.core.queries import Queries, concatenate
 from motherlode.core.retriever import Retriever
+
+logger = logging.getLogger(__name__)
 
 Observe = Callable[[str, float], None]
 
@@ -29,9 +34,11 @@ class Loader:
     Args:
         max_batch: Largest batch to warm up with, in queries.
         observe: Gets the name and the seconds of each phase.
+        policy: Whether an index may go to a GPU.
     """
 
-    def __init__(self, *, max_batch: int, observe: Observe) -> None:
+    def __init__(self, *, max_batch: int, observe: Observe, policy: Policy) -> None:
+        self._policy = policy
         self._max_batch = max_batch
         self._observe = observe
 
@@ -45,6 +52,14 @@ class Loader:
         """
         with self._phase("read"):
             bundle = read_bundle(folder, verify=True)
+            bundle, placement = place_bundle(bundle, self._policy)
+            logger.info(
+                "%s@%d: index on %s: %s",
+                model,
+                version,
+                ", ".join(placement.devices),
+                placement.reason,
+            )
             retriever = Retriever(bundle, model=model, version=version)
         with self._phase("warmup"):
             self.warm_up(retriever, bundle.golden)

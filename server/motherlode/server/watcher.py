@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from typing import TypeVar, final
 
 from motherlode.core.errors import MotherlodeError
+from motherlode.core.index.placement import Policy
 from motherlode.core.repository import Repository
 from motherlode.core.retriever import Retriever
 from motherlode.server.config import ServerConfig
@@ -64,6 +65,7 @@ class Watcher:
         self._loader = Loader(
             max_batch=config.max_batch_queries,
             observe=lambda phase, duration_s: meters.load_seconds.labels(phase).observe(duration_s),
+            policy=Policy(gpu=config.gpu),
         )
         self._executor = ThreadPoolExecutor(1, thread_name_prefix="motherlode-loader")
         self._failures: dict[tuple[str, int], _Failure] = {}
@@ -196,7 +198,7 @@ class Watcher:
             digest=retriever.digest,
             index=manifest.index.kind,
             ram_bytes=manifest.memory.ram_bytes,
-            gpu_bytes=0,
+            gpu_bytes=retriever.path.index.gpu_bytes,
         )
         retired = slot.swap(ServedVersion(retriever, meters), num_kept=self._config.kept_versions)
         self._meters.last_reload.labels(slot.model).set_to_current_time()

@@ -189,7 +189,7 @@ def test_the_placement_as_json_is_one_document(
     document = json.loads(capsys.readouterr().out)
     assert (document["model"], document["version"]) == ("tiny", 1)
     assert [device["name"] for device in document["devices"]] == ["cpu", "gpu:0"]
-    assert [p["devices"] for p in document["placements"]] == [["gpu:0"], ["gpu:0"], ["cpu"]]
+    assert [p["devices"] for p in document["placements"]] == [["gpu:0"], ["cpu"], ["cpu"]]
     assert [r["place"] for r in document["routes"]] == ["gpu", "cpu", "cpu"]
     assert document["problems"][0].startswith("needs 0 MiB of RAM")
 

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from types import SimpleNamespace
 from typing import Any
 
@@ -61,11 +63,19 @@ def clones(monkeypatch: pytest.MonkeyPatch) -> list[Clone]:
         moved.append(Clone(index))
         return moved[-1]
 
+    def index_cpu_to_gpus(_: object, index: Any, options: Any, devices: list[int]) -> Clone:
+        assert options.shard
+        assert devices == [0, 0]
+        moved.append(Clone(index))
+        return moved[-1]
+
     fake = SimpleNamespace(
-        StandardGpuResources=object,
+        StandardGpuResources=lambda: SimpleNamespace(setTempMemory=lambda _: None),
         GpuClonerOptions=lambda: SimpleNamespace(useFloat16=False),
         get_num_gpus=lambda: 1,
         index_cpu_to_gpu=index_cpu_to_gpu,
+        GpuMultipleClonerOptions=lambda: SimpleNamespace(useFloat16=False, shard=False),
+        index_cpu_to_gpu_multiple_py=index_cpu_to_gpus,
         IndexFlatIP=library.IndexFlatIP,
         SearchParametersIVF=library.SearchParametersIVF,
     )
@@ -82,7 +92,7 @@ def hits(top: TopK) -> list[list[int]]:
 def test_an_index_on_a_gpu_answers_as_on_the_cpu(clones, config, fp16):
     labels_LD, queries_BD = clustered(NUM_LABELS, WIDTH)
     index = build_index(config, labels_LD, seed=0)
-    moved = gpu.to_gpu(index, 0, fp16=fp16)
+    moved = gpu.to_gpu(index, fp16=fp16)
     expected, found = index.search(queries_BD, 5), moved.search(queries_BD, 5)
     assert hits(found) == hits(expected)
     assert found.scores.tobytes() == expected.scores.tobytes()
@@ -96,14 +106,14 @@ def test_exact_answers_stay_exact_in_half_precision_where_labels_lie_close(scale
     index = build_index(ExactConfig(), labels_LD, seed=0)
     queries_BD *= np.float32(scale)
     expected = index.search(queries_BD, 5)
-    assert hits(gpu.to_gpu(index, 0, fp16=True).search(queries_BD, 5)) == hits(expected)
+    assert hits(gpu.to_gpu(index, fp16=True).search(queries_BD, 5)) == hits(expected)
 
 
 @pytest.mark.parametrize("config", MOVABLE, ids=lambda config: f"{config.kind}")
 def test_filters_and_very_many_hits_take_the_cpu(clones, config):
     labels_LD, queries_BD = clustered(2400, WIDTH)
     index = build_index(config, labels_LD, seed=0)
-    moved = gpu.to_gpu(index, 0)
+    moved = gpu.to_gpu(index)
     denied = LabelFilter(np.arange(0, 2400, 7), "deny")
     expected = index.search(queries_BD[:9], 5, filter=denied)
     assert hits(moved.search(queries_BD[:9], 5, filter=denied)) == hits(expected)
@@ -126,7 +136,7 @@ def test_filters_and_very_many_hits_take_the_cpu(clones, config):
 def test_families_without_a_gpu_form_are_refused(clones, config):
     labels_LD, _ = clustered(300, 8)
     with pytest.raises(UnsupportedError, match="stays on the CPU"):
-        gpu.to_gpu(build_index(config, labels_LD, seed=0), 0)
+        gpu.to_gpu(build_index(config, labels_LD, seed=0))
     assert clones == []
 
 
@@ -134,7 +144,7 @@ def test_families_without_a_gpu_form_are_refused(clones, config):
 def test_codes_of_labels_of_uneven_lengths_are_refused():
     labels_LD, _ = clustered(300, 8, spread=0.6)
     with pytest.raises(UnsupportedError, match="stays on the CPU"):
-        gpu.to_gpu(build_index(IvfConfig(), labels_LD, seed=0), 0)
+        gpu.to_gpu(build_index(IvfConfig(), labels_LD, seed=0))
 
 
 @pytest.mark.usefixtures("clones")
@@ -142,22 +152,43 @@ def test_codes_of_labels_of_uneven_lengths_are_refused():
 def test_a_gpu_that_is_not_there_is_refused(device):
     labels_LD, _ = clustered(30, 8)
     with pytest.raises(UnsupportedError, match=f"no GPU {device}: this FAISS sees 1"):
-        gpu.to_gpu(build_index(ExactConfig(), labels_LD, seed=0), device)
+        gpu.to_gpu(build_index(ExactConfig(), labels_LD, seed=0), [device])
 
 
-@pytest.mark.gpu
-@pytest.mark.skipif(
-    not hasattr(library, "StandardGpuResources") or library.get_num_gpus() == 0,
-    reason="needs faiss-gpu and a GPU",
-)
-@pytest.mark.parametrize("fp16", [False, True])
-@pytest.mark.parametrize("config", MOVABLE, ids=lambda config: f"{config.kind}")
-def test_a_real_gpu_finds_what_the_cpu_finds(config, fp16):
+def test_an_exact_index_can_be_spread_over_gpus_and_no_other(clones):
     labels_LD, queries_BD = clustered(NUM_LABELS, WIDTH)
-    index = build_index(config, labels_LD, seed=0)
-    expected = index.search(queries_BD, 5)
-    found = gpu.to_gpu(index, 0, fp16=fp16).search(queries_BD, 5)
-    if config.kind == "exact":
-        assert hits(found) == hits(expected)
-    same = [len(set(a) & set(b)) for a, b in zip(hits(found), hits(expected), strict=True)]
-    assert np.mean(same) > 4.5
+    index = build_index(ExactConfig(), labels_LD, seed=0)
+    found = gpu.to_gpu(index, [0, 0]).search(queries_BD, 5)
+    assert hits(found) == hits(index.search(queries_BD, 5))
+    assert clones[0].num_queries == len(queries_BD)
+    lists = build_index(IvfFlatConfig(nlist=25), labels_LD, seed=0)
+    with pytest.raises(UnsupportedError, match="cannot be spread over several GPUs"):
+        gpu.to_gpu(lists, [0, 0])
+
+
+@pytest.mark.usefixtures("clones")
+@pytest.mark.parametrize(("fp16", "bytes_each"), [(False, 4), (True, 2)])
+def test_it_says_what_it_holds(fp16, bytes_each):
+    labels_LD, _ = clustered(NUM_LABELS, WIDTH)
+    index = build_index(ExactConfig(), labels_LD, seed=0)
+    assert index.gpu_bytes == 0
+    assert gpu.to_gpu(index, fp16=fp16).gpu_bytes == bytes_each * NUM_LABELS * WIDTH
+
+
+def test_threads_take_turns_on_a_gpu(clones, monkeypatch):
+    labels_LD, queries_BD = clustered(NUM_LABELS, WIDTH)
+    moved = gpu.to_gpu(build_index(ExactConfig(), labels_LD, seed=0))
+    under_way = threading.Semaphore(1)
+    search = clones[0].search
+
+    def alone(*args, **kwargs):
+        assert under_way.acquire(blocking=False), "two threads at once"
+        try:
+            return search(*args, **kwargs)
+        finally:
+            under_way.release()
+
+    monkeypatch.setattr(clones[0], "search", alone)
+    with ThreadPoolExecutor(4) as threads:
+        tops = list(threads.map(lambda _: moved.search(queries_BD, 5), range(20)))
+    assert len({top.scores.tobytes() for top in tops}) == 1

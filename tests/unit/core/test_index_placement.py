@@ -56,9 +56,9 @@ def test_without_a_gpu_everything_is_on_the_cpu() -> None:
     assert plan.problems == ()
 
 
-def test_an_index_with_a_gpu_form_goes_to_the_gpu_and_the_encoder_beside_it() -> None:
+def test_an_index_with_a_gpu_form_goes_to_the_gpu_and_the_encoder_stays() -> None:
     plan = plan_placement(EXACT, [CPU, gpu()])
-    assert where(plan) == where(plan, "encoder") == ("gpu:0",)
+    assert (where(plan), where(plan, "encoder")) == (("gpu:0",), ("cpu",))
     assert plan.placement("index").dtype == "float32"
     assert plan.placement("index").size_bytes == 4 * GIB
     assert "usable on gpu:0" in plan.placement("index").reason
@@ -178,11 +178,17 @@ def test_lists_have_no_16_bit_form() -> None:
 
 def test_what_fits_no_gpu_is_spread_over_the_fewest_that_hold_it() -> None:
     devices = [CPU, gpu(0, 2), gpu(1, 3), gpu(2, 3), gpu(3, 3)]
-    plan = plan_placement(IVF, devices, PLAIN)
+    policy = replace(PLAIN, may_fp16=False)
+    large = replace(EXACT, labels_bytes=5 * GIB)
+    plan = plan_placement(large, devices, policy)
     assert where(plan) == ("gpu:1", "gpu:2")
     assert "a part on each of 2" in plan.placement("index").reason
     assert plan.placement("index").size_bytes == 5 * GIB
-    assert where(plan_placement(IVF, devices, replace(PLAIN, may_shard=False))) == ("cpu",)
+    assert where(plan_placement(large, devices, replace(policy, may_shard=False))) == ("cpu",)
+
+
+def test_lists_are_not_spread_over_several_gpus() -> None:
+    assert where(plan_placement(IVF, [CPU, gpu(0, 3), gpu(1, 3)], PLAIN)) == ("cpu",)
 
 
 def test_one_gpu_with_16_bits_is_taken_before_several() -> None:
@@ -190,25 +196,10 @@ def test_one_gpu_with_16_bits_is_taken_before_several() -> None:
     assert (where(plan), plan.placement("index").dtype) == (("gpu:0",), "float16")
 
 
-def test_an_encoder_without_room_beside_the_index_stays_on_the_cpu() -> None:
-    assert where(plan_placement(EXACT, [CPU, gpu(0, 5)], PLAIN), "encoder") == ("gpu:0",)
-    plan = plan_placement(EXACT, [CPU, gpu(0, 4.5)], PLAIN)
-    assert where(plan) == ("gpu:0",)
-    assert where(plan, "encoder") == ("cpu",)
-    assert "no room" in plan.placement("encoder").reason
-
-
 def test_a_gpu_that_only_torch_sees_holds_no_index() -> None:
     plan = plan_placement(EXACT, [CPU, gpu(has_faiss=False)])
     assert where(plan) == ("cpu",)
     assert "this build of FAISS has no GPU support" in plan.placement("index").reason
-
-
-def test_a_gpu_that_only_faiss_sees_holds_no_encoder() -> None:
-    plan = plan_placement(EXACT, [CPU, gpu(has_torch=False)])
-    assert where(plan) == ("gpu:0",)
-    assert where(plan, "encoder") == ("cpu",)
-    assert "torch does not see" in plan.placement("encoder").reason
 
 
 def test_a_policy_may_keep_off_the_gpu_or_require_it() -> None:

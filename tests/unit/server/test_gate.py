@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 
 from motherlode.core import errors
+from motherlode.core.index.placement import Policy
 from motherlode.core.repository import Repository
 from motherlode.core.retriever import Retriever
 from motherlode.server.gate import Loader, reason_of
@@ -41,7 +42,7 @@ def test_a_version_is_asked_at_all_batch_sizes_and_each_phase_is_timed(
 
     monkeypatch.setattr(Retriever, "top_k", counted)
     phases: dict[str, float] = {}
-    loader = Loader(max_batch=20, observe=phases.__setitem__)
+    loader = Loader(max_batch=20, observe=phases.__setitem__, policy=Policy())
     retriever = loader.load(Repository(tmp_path).path_of("tiny", 1), "tiny", 1)
     assert (retriever.model, retriever.version) == ("tiny", 1)
     # The last one is the gate's own.
@@ -52,5 +53,5 @@ def test_a_version_is_asked_at_all_batch_sizes_and_each_phase_is_timed(
 def test_the_time_of_a_failed_phase_counts_too(tmp_path: Path) -> None:
     phases: dict[str, float] = {}
     with pytest.raises(errors.BundleError):
-        Loader(max_batch=1, observe=phases.__setitem__).load(tmp_path, "tiny", 1)
+        Loader(max_batch=1, observe=phases.__setitem__, policy=Policy()).load(tmp_path, "tiny", 1)
     assert list(phases) == ["read"]

@@ -18,6 +18,7 @@ from motherlode.core.errors import ConfigError, NotFoundError
 from motherlode.core.features import FeaturesConfig, TextFeaturesConfig
 from motherlode.core.index import ExactConfig, IndexConfig
 from motherlode.core.records.messages import Words
+from motherlode.trainer.device import DeviceName
 from motherlode.trainer.evaluation import PropensityConfig
 from motherlode.trainer.learned_index.config import LearnedIndexConfig, check_moving_parts
 from motherlode.trainer.losses import (
@@ -75,6 +76,10 @@ class LoopConfig(Section):
         default="float32",
         description="type of the products of queries and shared negatives; auto is bfloat16 where "
         "the processor multiplies such matrices (AMX)",
+    )
+    device: DeviceName = Field(
+        default="auto",
+        description="where the arithmetic runs; auto is the GPU where torch sees one",
     )
     checkpoint_every_s: float = Field(default=60.0, gt=0, description="seconds between checkpoints")
 

@@ -19,6 +19,7 @@ from motherlode.core.encoders import QueryEncoder
 from motherlode.core.queries import SparseQueries
 from motherlode.trainer.batches import take_features
 from motherlode.trainer.config import TrainConfig
+from motherlode.trainer.device import CPU
 from motherlode.trainer.optim import RowTable, join_rows
 
 Rows = tuple[Tensor, Tensor]
@@ -101,14 +102,17 @@ class LabelText:
         """The text part of labels start to stop, stop excluded, as it is now: float32 [M, D]."""
         features = self.features.rows(start, stop)
         projected_MD = self.encoder.project(features, self.table.weights_RD)
-        embeddings_MD = torch.from_numpy(self.encoder.head.embed(projected_MD.numpy()))
+        if projected_MD.device == CPU:
+            embeddings_MD = torch.from_numpy(self.encoder.head.embed(projected_MD.numpy()))
+        else:
+            embeddings_MD = self.encoder.head(projected_MD)
         return self._zero_if_empty(embeddings_MD, self._has_features_L[start:stop])
 
     def _zero_if_empty(self, embeddings_MD: Tensor, has_features_M: Tensor) -> Tensor:
         # A residual network makes something of nothing, whose direction would say nothing.
         if has_features_M.all():
             return embeddings_MD
-        return embeddings_MD * has_features_M[:, None]
+        return embeddings_MD * has_features_M[:, None].to(embeddings_MD.device)
 
 
 def has_own_text_encoder(config: TrainConfig) -> bool:

@@ -20,6 +20,7 @@ from motherlode.trainer.batches import BatchSource
 from motherlode.trainer.checkpoint import CheckpointFolder, Point, Progress
 from motherlode.trainer.config import TrainConfig
 from motherlode.trainer.data import Dataset, PositiveRows
+from motherlode.trainer.device import CPU, training_device
 from motherlode.trainer.distributed import Group
 from motherlode.trainer.evaluation import evaluate
 from motherlode.trainer.label_tree import new_proposal
@@ -131,13 +132,16 @@ class TrainingLoop:
             train.features, train.positives, config.loop.batch_size, config.seed
         )
         self.num_steps = max(1, round(config.loop.epochs * self._source.steps_per_epoch))
-        num_labels = model.num_labels
+        device, num_labels = training_device(config.loop.device), model.num_labels
         proposal = new_proposal(
             config.negatives, train.features, train.positives, num_labels, seed=config.seed
         )
         self.correction = new_correction(config.ranker, proposal, config.labels.scale)
         sampler = new_sampler(config, train.positives.counts(num_labels), proposal)
         regularizer = new_regularizer(config.regularizer, train.positives, num_labels)
+        # Before the optimiser is made, whose state stands beside the weights; after the proposal,
+        # which is fitted on the CPU.
+        model.to(device)
         self._step = Step(
             model,
             config,
@@ -164,7 +168,7 @@ class TrainingLoop:
         self._progress = self._checkpoints.restore("newest", self._model, self._step.head_optimizer)
 
     def run(self) -> Progress:
-        """Train to the end, or until validations stop getting better.
+        """Train to the end, or until validations stop getting better; the model is on the CPU then.
 
         With `patience` the model is left at its best validation. The last state is kept as a
         checkpoint, so that what fails after the training does not cost the training.
@@ -185,6 +189,7 @@ class TrainingLoop:
         if self._config.loop.patience and is_best_before and self._saves:
             assert self._checkpoints is not None
             self._checkpoints.restore("best", self._model, self._step.head_optimizer)
+        self._model.to(CPU)
         return self._progress
 
     def _run(self) -> None:

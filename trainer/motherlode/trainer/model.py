@@ -82,6 +82,18 @@ class Model:
             assert labels is not None
             self.num_labels = len(labels.weights_RD)
 
+    @property
+    def device(self) -> torch.device:
+        """Where its tables are."""
+        return self.features.weights_RD.device
+
+    def to(self, device: torch.device) -> None:
+        """Moves tables and networks; back on the CPU they are in the memory that they were in."""
+        for table in self.tables().values():
+            table.to(device)
+        for encoder in (self.encoder, *(() if self.text is None else (self.text.encoder,))):
+            encoder.head.to(device)
+
     def tables(self) -> dict[str, RowTable]:
         """All tables of rows, by name; a shared one once."""
         tables = {"features": self.features}
@@ -115,7 +127,7 @@ class Model:
         free_MD = self.labels.gather(labels_M)
         is_seen_M1 = self._is_seen_L[labels_M, None]
         free_MD.register_hook(  # type: ignore[no-untyped-call]
-            lambda gradient_MD: gradient_MD * is_seen_M1
+            lambda gradient_MD: gradient_MD * is_seen_M1.to(gradient_MD.device)
         )
         free = (self.labels, (labels_M, free_MD))
         return GatheredLabels(self.normalized(text_MD + free_MD), free, gathered_words)
@@ -125,7 +137,7 @@ class Model:
         """All label embeddings, as published, in an array of its own: float32 [L, D]."""
         embeddings_LD = torch.empty(self.num_labels, self.encoder.width)
         for start, part_MD in self._raw_labels():
-            embeddings_LD[start : start + len(part_MD)] = self.normalized(part_MD)
+            embeddings_LD[start : start + len(part_MD)] = self.normalized(part_MD).cpu()
         embeddings: FloatArray = embeddings_LD.numpy()
         return embeddings
 
@@ -137,10 +149,12 @@ class Model:
         warm start gets the free rows back.
         """
         assert self.labels is not None
-        lengths_L = self.labels.weights_RD.any(dim=1).float()
+        lengths_L = self.labels.weights_RD.any(dim=1).float().cpu()
         if self._normalize:
             for start, part_MD in self._raw_labels():
-                lengths_L[start : start + len(part_MD)] *= torch.linalg.vector_norm(part_MD, dim=1)
+                lengths_L[start : start + len(part_MD)] *= torch.linalg.vector_norm(
+                    part_MD, dim=1
+                ).cpu()
         lengths: FloatArray = lengths_L.numpy()
         return lengths
 
@@ -156,8 +170,9 @@ class Model:
             yield start, part_MD
 
     def frozen_encoder(self) -> QueryEncoder:
-        """The encoder as it is now, without gradients, over the same memory."""
-        state = {name: value.detach() for name, value in self.encoder.state().items()}
+        """The encoder as it is now, without gradients; over the same memory if that is a CPU's."""
+        state = {name: value.detach().cpu() for name, value in self.encoder.state().items()}
+        state["table"] = self.features.weights_RD.cpu()
         return encoder_from_state(self.encoder.config.model_dump(), state)
 
 

@@ -10,6 +10,8 @@ from typing import final
 import torch
 from torch import Tensor
 
+from motherlode.trainer.device import CPU
+
 EPSILON = 1e-10
 
 
@@ -30,14 +32,31 @@ class RowTable:
         self.accumulators_R = (
             torch.zeros(len(weights_RD)) if accumulators_R is None else accumulators_R
         )
+        # What others share with it while it is on a GPU.
+        self._at_home: tuple[Tensor, Tensor] | None = None
+
+    def to(self, device: torch.device) -> None:
+        """Moves the table to another device; back on the CPU it is in the memory that it was in."""
+        if device == self.weights_RD.device:
+            return
+        if device == CPU:
+            assert self._at_home is not None
+            home_RD, home_R = self._at_home
+            self.weights_RD = home_RD.copy_(self.weights_RD)
+            self.accumulators_R = home_R.copy_(self.accumulators_R)
+            self._at_home = None
+        else:
+            self._at_home = self.weights_RD, self.accumulators_R
+            self.weights_RD = self.weights_RD.to(device)
+            self.accumulators_R = self.accumulators_R.to(device)
 
     def gather(self, rows_N: Tensor) -> Tensor:
-        """A copy of some rows that collects their gradient: float32 [N, D].
+        """A copy of some rows that collects their gradient: float32 [N, D], where the table is.
 
         Args:
-            rows_N: int64 [N], distinct.
+            rows_N: int64 [N], distinct, on the CPU.
         """
-        return self.weights_RD.index_select(0, rows_N).requires_grad_()
+        return self.weights_RD.index_select(0, rows_N.to(self.weights_RD.device)).requires_grad_()
 
     @torch.no_grad()
     def step(self, rows_N: Tensor, gathered_ND: Tensor, learning_rate: float) -> None:
@@ -45,6 +64,7 @@ class RowTable:
         gradients_ND = gathered_ND.grad
         if gradients_ND is None:
             return
+        rows_N = rows_N.to(self.weights_RD.device)
         squares_N = torch.linalg.vector_norm(gradients_ND, dim=1).square_()
         sums_N = self.accumulators_R.index_select(0, rows_N)
         sums_N.add_(squares_N, alpha=1.0 / gradients_ND.shape[1])

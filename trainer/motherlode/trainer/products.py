@@ -18,21 +18,31 @@ from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 from typing_extensions import override
 
+from motherlode.trainer.device import CPU
 from motherlode.trainer.negatives import Negatives
 
 _LEAST_NORM = 1e-12  # as torch.nn.functional.normalize has it
 _BLOCK_ROWS = 512
 
 
-def matmul_dtype(name: Literal["float32", "bfloat16", "auto"]) -> torch.dtype | None:
+def matmul_dtype(
+    name: Literal["float32", "bfloat16", "auto"], device: torch.device = CPU
+) -> torch.dtype | None:
     """What `score` is given: None for float32, as the embeddings are.
 
     Args:
-        name: `auto` is bfloat16 where the processor multiplies matrices of it.
+        name: `auto` is bfloat16 where the device multiplies matrices of it.
+        device: Where.
     """
     if name == "auto":
-        name = "bfloat16" if torch.cpu.get_capabilities().get("amx_bf16") else "float32"
+        name = "bfloat16" if _multiplies_bfloat16(device) else "float32"
     return torch.bfloat16 if name == "bfloat16" else None
+
+
+def _multiplies_bfloat16(device: torch.device) -> bool:
+    if device.type == "cuda":
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
+    return bool(torch.cpu.get_capabilities().get("amx_bf16"))
 
 
 def unit_rows(rows_RD: Tensor) -> Tensor:
@@ -53,7 +63,7 @@ class _UnitRows(Function):
     def forward(ctx: Any, rows_RD: Tensor) -> Tensor:
         norms_R1 = rows_RD.new_empty(len(rows_RD), 1)
         units_RD = torch.empty_like(rows_RD)
-        for block in _blocks(len(rows_RD)):
+        for block in _blocks(rows_RD):
             torch.linalg.vector_norm(rows_RD[block], dim=1, keepdim=True, out=norms_R1[block])
             norms_R1[block].clamp_min_(_LEAST_NORM)
             torch.div(rows_RD[block], norms_R1[block], out=units_RD[block])
@@ -66,7 +76,7 @@ class _UnitRows(Function):
     def backward(ctx: Any, gradients_RD: Tensor) -> Tensor:
         units_RD, norms_R1 = ctx.saved_tensors
         moved_RD = torch.empty_like(gradients_RD)
-        for block in _blocks(len(units_RD)):
+        for block in _blocks(units_RD):
             along_R1 = (gradients_RD[block] * units_RD[block]).sum(dim=1, keepdim=True)
             # A row at the least norm is divided by a constant.
             along_R1.masked_fill_(norms_R1[block] <= _LEAST_NORM, 0.0)
@@ -76,8 +86,10 @@ class _UnitRows(Function):
         return moved_RD
 
 
-def _blocks(num_rows: int) -> list[slice]:
-    return [slice(start, start + _BLOCK_ROWS) for start in range(0, num_rows, _BLOCK_ROWS)]
+def _blocks(rows_RD: Tensor) -> list[slice]:
+    """Parts of a table for a CPU; all of it for a GPU."""
+    size = max(1, len(rows_RD)) if rows_RD.is_cuda else _BLOCK_ROWS
+    return [slice(start, start + size) for start in range(0, len(rows_RD), size)]
 
 
 def score(
@@ -191,7 +203,7 @@ def weighted_sums(
     return F.embedding_bag(
         rows_P,
         table_RD,
-        torch.searchsorted(sums_P, torch.arange(num_sums + 1)),
+        torch.searchsorted(sums_P, torch.arange(num_sums + 1, device=sums_P.device)),
         mode="sum",
         per_sample_weights=weights_P,
         include_last_offset=True,

@@ -107,7 +107,8 @@ class Glas(Regularizer):
 
     @override
     def targets(self, products_BB: Tensor, ids_B: Tensor) -> Tensor:
-        return torch.from_numpy(self._frequencies.among(ids_B.numpy()))
+        targets = self._frequencies.among(ids_B.cpu().numpy())
+        return torch.from_numpy(targets).to(products_BB.device)
 
 
 @final

@@ -81,7 +81,7 @@ class Step:
         self._regularizer = regularizer
         self._lr_factor = lr_factor
         self._group = group or Group()
-        self._matmul = matmul_dtype(config.loop.matmul)
+        self._matmul = matmul_dtype(config.loop.matmul, model.device)
         self.lap: Callable[[str], None] = _no_lap
         num_labels = model.num_labels
         self._loss: Loss = new_loss(
@@ -124,16 +124,17 @@ class Step:
         self.lap("labels")
         loss = self._judge(
             part.of_batch(batch),
-            places_P[part.positives],
+            places_P[part.positives].to(queries_BD.device),
             queries_BD,
             labels_MD,
-            part.of_negatives(negatives),
+            part.of_negatives(negatives).to(queries_BD.device),
         ) * (len(part) / part.num_queries)
         if self._regularizer is not None:
             chosen = one_positive_each(batch, generator)
             # Each process takes its share of what all of them know.
             loss = loss + self._regularizer(
-                labels_MD.index_select(0, places_P[chosen]), batch.positives_P[chosen]
+                labels_MD.index_select(0, places_P[chosen].to(labels_MD.device)),
+                batch.positives_P[chosen].to(labels_MD.device),
             ).div(self._group.size)
         loss.backward()  # type: ignore[no-untyped-call]
         self.lap("backward")
@@ -154,8 +155,9 @@ class Step:
         rows = features.rows(part.queries.start, part.queries.stop)
         projected_BD = self._model.encoder.project(rows, table_FD)
         if head.config.dropout:
-            ones_BD = projected_BD.new_ones(part.num_queries, projected_BD.shape[1])
-            projected_BD = projected_BD * head.drop(ones_BD, generator)[part.queries]
+            ones_BD = torch.ones(part.num_queries, projected_BD.shape[1])
+            factors_BD = head.drop(ones_BD, generator)[part.queries]
+            projected_BD = projected_BD * factors_BD.to(projected_BD.device)
         queries_BD: Tensor = head(projected_BD)
         return queries_BD
 
@@ -175,9 +177,9 @@ class Step:
     ) -> Tensor:
         if len(queries_BD) == 0:
             return labels_MD.new_zeros((), requires_grad=True)
-        scaled_BD = queries_BD * self._config.labels.scale
+        scaled_BD, rows_P = queries_BD * self._config.labels.scale, batch.rows_P.to(places_P.device)
         positives_P, scores_BK = score(
-            scaled_BD, labels_MD, negatives, places_P, batch.rows_P, dtype=self._matmul
+            scaled_BD, labels_MD, negatives, places_P, rows_P, dtype=self._matmul
         )
         mask_BK = negatives.mask_BK
         self.lap("score")
@@ -187,7 +189,7 @@ class Step:
         loss = self._loss(
             Scores(
                 positives_P,
-                batch.rows_P,
+                rows_P,
                 scores_BK,
                 mask_BK,
                 negatives.log_q_P,

@@ -98,10 +98,10 @@ def _sums(
     table_RD: Tensor, indptr: NDArray[Any], indices: NDArray[Any], values: FloatArray
 ) -> Tensor:
     return F.embedding_bag(
-        as_tensor(indices),
+        as_tensor(indices).to(table_RD.device),
         table_RD,
-        as_tensor(indptr),
+        as_tensor(indptr).to(table_RD.device),
         mode="sum",
-        per_sample_weights=as_tensor(values),
+        per_sample_weights=as_tensor(values).to(table_RD.device),
         include_last_offset=True,
     )

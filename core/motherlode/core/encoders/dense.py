@@ -41,7 +41,7 @@ class DenseEncoder(QueryEncoder):
     @override
     def project(self, features: Features, table_FD: Tensor) -> Tensor:
         assert isinstance(features, DenseQueries)
-        return as_tensor(features.features_BF) @ table_FD
+        return as_tensor(features.features_BF).to(table_FD.device) @ table_FD
 
     @override
     def encode(self, features: Features) -> FloatArray:

@@ -23,14 +23,12 @@ class Device:
         description: What it is, for people.
         free_bytes: Memory that is free now.
         has_faiss: Whether FAISS can search on it.
-        has_torch: Whether torch can compute on it.
     """
 
     name: str
     description: str
     free_bytes: int
     has_faiss: bool = True
-    has_torch: bool = True
 
     @property
     def is_gpu(self) -> bool:
@@ -56,7 +54,6 @@ def detect_devices() -> tuple[Device, ...]:
             # Without torch there is nobody to ask, so nothing is planned on it.
             free_bytes=torch.cuda.mem_get_info(number)[0] if number < num_torch else 0,
             has_faiss=number < num_faiss,
-            has_torch=number < num_torch,
         )
         for number in range(max(num_torch, num_faiss))
     )

@@ -9,6 +9,8 @@ Shapes: B queries, L labels in all, C candidates, D embedding width.
 
 from __future__ import annotations
 
+import threading
+from collections.abc import Sequence
 from typing import Any, ClassVar, final
 
 import numpy as np
@@ -21,6 +23,7 @@ from motherlode.core.index.config import ExactConfig, IvfConfig, IvfFlatConfig, 
 from motherlode.core.index.faiss import faiss, is_spherical
 from motherlode.core.index.families import ExactIndex, IvfFlatIndex
 from motherlode.core.index.index import MARGIN, LabelEmbeddings, LabelIndex, Shortlist
+from motherlode.core.index.placement import TEMP_BYTES
 from motherlode.core.index.planner import GPU_LIMIT
 from motherlode.core.index.rescoring import disagreement
 from motherlode.core.index.vectors import as_long_as_labels
@@ -43,27 +46,37 @@ def can_go_to_gpu(index: LabelIndex) -> bool:
     return isinstance(index, ExactIndex | IvfFlatIndex)
 
 
-def to_gpu(index: LabelIndex, device: int, *, fp16: bool = False) -> LabelIndex:
-    """An index that keeps the contract of `LabelIndex` and proposes on a GPU.
+def to_gpu(
+    index: LabelIndex,
+    devices: Sequence[int] = (0,),
+    *,
+    fp16: bool = False,
+    temp_bytes: int = TEMP_BYTES,
+) -> GpuIndex:
+    """An index that keeps the contract of `LabelIndex` and proposes on a GPU, or on several.
 
     Filters, more candidates or lists than a GPU takes, and embeddings whose values fp16 does not
-    hold go the way of `index`, on the CPU. Only one thread may search at a time.
+    hold go the way of `index`, on the CPU. Threads that search at once take turns on the GPU.
 
     Args:
         index: Kept, not changed.
-        device: Number of the GPU.
+        devices: Numbers of the GPUs; each of several holds a part of an exact index.
         fp16: Hold label embeddings in half precision, in half the memory. Exact answers stay so,
             but a query whose hits lie too close together is scanned on the CPU.
+        temp_bytes: Buffer that FAISS takes on each GPU.
 
     Raises:
-        UnsupportedError: If this index has no GPU form, or there is no such GPU.
+        UnsupportedError: If this index has no GPU form, or not in parts; if there is no such GPU.
     """
     if not can_go_to_gpu(index):
         raise UnsupportedError(f"{index.factory} has no GPU form and stays on the CPU")
-    num_devices = faiss.get_num_gpus() if hasattr(faiss, "StandardGpuResources") else 0
-    if not 0 <= device < num_devices:
-        raise UnsupportedError(f"no GPU {device}: this FAISS sees {num_devices}")
-    return GpuIndex(index, device, fp16=fp16)
+    if len(devices) > 1 and not isinstance(index, ExactIndex):
+        raise UnsupportedError(f"{index.factory} cannot be spread over several GPUs")
+    known = faiss.get_num_gpus() if hasattr(faiss, "StandardGpuResources") else 0
+    for device in devices:
+        if not 0 <= device < known:
+            raise UnsupportedError(f"no GPU {device}: this FAISS sees {known}")
+    return GpuIndex(index, devices, fp16=fp16, temp_bytes=temp_bytes)
 
 
 @final
@@ -72,23 +85,37 @@ class GpuIndex(LabelIndex):
 
     kind: ClassVar[str] = "gpu"
 
-    def __init__(self, index: LabelIndex, device: int, *, fp16: bool) -> None:
+    def __init__(
+        self, index: LabelIndex, devices: Sequence[int], *, fp16: bool, temp_bytes: int
+    ) -> None:
         """See `to_gpu`."""
         super().__init__(index.config, index._index, LabelEmbeddings(index._labels_LD, index._norm))
         self._on_cpu = index
         self._fp16 = fp16
-        # The memory that FAISS works with must live as long as the index.
-        self._resources = faiss.StandardGpuResources()
-        self._on_gpu = self._cloned(device)
+        # A GPU's resources serve one thread at a time, and must live as long as the index.
+        self._turn = threading.Lock()
+        self._resources = [_new_resources(temp_bytes) for _ in devices]
+        self._on_gpu = self._cloned(list(devices))
 
-    def _cloned(self, device: int) -> Any:
-        options = faiss.GpuClonerOptions()
-        options.useFloat16 = self._fp16
+    def _cloned(self, devices: list[int]) -> Any:
         source = self._index
         if isinstance(self.config, ExactConfig):
             source = faiss.IndexFlatIP(self.width)
             source.add(self._labels_LD)
-        return faiss.index_cpu_to_gpu(self._resources, device, source, options)
+        if len(devices) == 1:
+            options = faiss.GpuClonerOptions()
+            options.useFloat16 = self._fp16
+            return faiss.index_cpu_to_gpu(self._resources[0], devices[0], source, options)
+        options = faiss.GpuMultipleClonerOptions()
+        options.useFloat16, options.shard = self._fp16, True
+        return faiss.index_cpu_to_gpu_multiple_py(self._resources, source, options, devices)
+
+    @property
+    @override
+    def gpu_bytes(self) -> int:
+        if not isinstance(self.config, ExactConfig):
+            return self._on_cpu.predicted_bytes
+        return self._labels_LD.nbytes // (2 if self._fp16 else 1)
 
     @override
     def _propose(self, queries_BD: FloatArray, count: int, allowed: IntArray | None) -> Shortlist:
@@ -101,7 +128,8 @@ class GpuIndex(LabelIndex):
         if isinstance(self.config, IvfConfig) or self._index.d != self.width:
             vectors = as_long_as_labels(queries_BD, self._norm, self._index.d)
         parameters = faiss.SearchParametersIVF(nprobe=self._nprobe)
-        _, rows_BC = self._on_gpu.search(vectors, wanted, params=parameters)
+        with self._turn:
+            _, rows_BC = self._on_gpu.search(vectors, wanted, params=parameters)
         return Shortlist(rows_BC)
 
     @property
@@ -125,7 +153,8 @@ class GpuIndex(LabelIndex):
     def _propose_exactly(self, queries_BD: FloatArray, wanted: int) -> Shortlist:
         # Queries of length 1 have a place in half precision; the order is that of the queries.
         vectors = as_long_as_labels(queries_BD, 1.0, self.width)
-        scores_BC, rows_BC = self._on_gpu.search(vectors, wanted)
+        with self._turn:
+            scores_BC, rows_BC = self._on_gpu.search(vectors, wanted)
         limit_B = scores_BC[:, -1] + self._error_of(vectors)
         wide_BD = queries_BD.astype(np.float64)
         # One more part in a million: the lengths are rounded, too.
@@ -142,3 +171,9 @@ class GpuIndex(LabelIndex):
             tiny = _SMALLEST_HALF * self.width**0.5 * (1 + self._norm)
             error_B = error_B + rounding + tiny
         return error_B
+
+
+def _new_resources(temp_bytes: int) -> Any:
+    resources = faiss.StandardGpuResources()
+    resources.setTempMemory(temp_bytes)
+    return resources

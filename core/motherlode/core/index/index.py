@@ -159,6 +159,11 @@ class LabelIndex(ABC):
         """Memory that the index needs beside `labels_LD`, in bytes."""
         return facts_of(self._index).size_bytes
 
+    @property
+    def gpu_bytes(self) -> int:
+        """Memory that it holds on GPUs, in bytes, without the buffers of FAISS."""
+        return 0
+
     @final
     def configured(self, config: IndexConfig) -> Self:
         """The same index, searched with other settings; both share all that was built.

@@ -10,6 +10,9 @@ from motherlode.core.index.config import IvfConfig, candidates_for
 from motherlode.core.index.devices import Device
 from motherlode.core.manifest import EMBEDDINGS_FILE, ENCODER_FILE, IndexInfo, Manifest
 
+# Buffer that FAISS gets on each GPU; left alone it takes up to 1.5 GiB.
+TEMP_BYTES = 256 * 2**20
+
 
 @final
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -80,7 +83,7 @@ class Policy:
         gpu: `auto` takes a GPU where it serves, `never` none, `require` fails without.
         may_fp16: Whether vectors on a GPU may be 16 bits each where 32 do not fit. They only
             propose: the shortlist is scored again in float32.
-        may_shard: Whether an index too large for one GPU may be spread over several.
+        may_shard: Whether an exact index too large for one GPU may be spread over several.
         headroom: Share of the free memory that stays free.
         faiss_temp_bytes: Buffer that FAISS takes on each GPU, for each loaded version.
         copies: Versions in memory at once: 2 while a new one takes over from the old.
@@ -90,7 +93,7 @@ class Policy:
     may_fp16: bool = True
     may_shard: bool = True
     headroom: float = 0.1
-    faiss_temp_bytes: int = 256 * 2**20
+    faiss_temp_bytes: int = TEMP_BYTES
     copies: int = 2
 
     def __post_init__(self) -> None:
@@ -123,6 +126,16 @@ class Placement:
     dtype: Literal["float32", "float16"]
     size_bytes: int
     reason: str
+
+    @property
+    def gpu_numbers(self) -> tuple[int, ...]:
+        """Numbers of the GPUs among the devices."""
+        return tuple(int(name[4:]) for name in self.devices if name.startswith("gpu:"))
+
+    @property
+    def is_on_gpu(self) -> bool:
+        """Whether any part of it is on a GPU."""
+        return bool(self.gpu_numbers)
 
 
 @final

@@ -1,4 +1,4 @@
-"""Where index and encoder of a bundle go, said before anything is loaded, with the reasons.
+"""Where the parts of a bundle go, said before anything is loaded, with the reasons.
 
 The rules are those of FAISS's GPU indexes without cuVS: some families have no GPU form; the others
 ignore filters without a word, and take no k or nprobe above 2048; each GPU loses memory to a buffer
@@ -44,7 +44,13 @@ def plan_placement(sizes: Sizes, devices: Sequence[Device], policy: Policy | Non
     index = _place_index(sizes, [d for d in devices if d.is_gpu], policy)
     if policy.gpu == "require" and index.devices == ("cpu",):
         raise ConfigError("placement.gpu", expected="an index on a GPU", actual=index.reason)
-    encoder = _place_encoder(sizes, devices, index, policy)
+    encoder = Placement(
+        part="encoder",
+        devices=("cpu",),
+        dtype="float32",
+        size_bytes=sizes.encoder_bytes,
+        reason="a sum of some rows costs less than the way to a GPU, and keeps its bits",
+    )
     everything = Placement(
         part="everything",
         devices=("cpu",),
@@ -118,8 +124,10 @@ def _on_one(sizes: Sizes, gpus: Sequence[Device], policy: Policy) -> Placement |
 
 def _on_several(sizes: Sizes, gpus: Sequence[Device], policy: Policy) -> Placement | None:
     """In equal parts on the fewest GPUs that have room for one each."""
+    if not policy.may_shard or sizes.index_kind != "exact":
+        return None
     ordered = sorted(gpus, key=lambda device: -device.free_bytes)
-    for count in range(2, len(ordered) + 1 if policy.may_shard else 0):
+    for count in range(2, len(ordered) + 1):
         need = _need(sizes, policy, is_fp16=False, parts=count)
         if need <= policy.usable(ordered[count - 1]):
             names = tuple(sorted(device.name for device in ordered[:count]))
@@ -150,34 +158,6 @@ def _too_large(sizes: Sizes, gpus: Sequence[Device], policy: Policy) -> str:
     need = _need(sizes, policy, is_fp16=False)
     most = max(policy.usable(gpu) for gpu in gpus)
     return f"it needs {_size(need)} on a GPU, and the roomiest has {_size(most)} to use"
-
-
-def _place_encoder(
-    sizes: Sizes, devices: Sequence[Device], index: Placement, policy: Policy
-) -> Placement:
-    place, reason = _encoder_place(sizes, devices, index, policy)
-    return Placement(
-        part="encoder",
-        devices=(place,),
-        dtype="float32",
-        size_bytes=sizes.encoder_bytes,
-        reason=reason,
-    )
-
-
-def _encoder_place(
-    sizes: Sizes, devices: Sequence[Device], index: Placement, policy: Policy
-) -> tuple[str, str]:
-    if index.devices == ("cpu",):
-        return "cpu", "the index is there, and a sum of some rows costs less than the way to a GPU"
-    share = _need(sizes, policy, is_fp16=index.dtype == "float16", parts=len(index.devices))
-    need = policy.copies * sizes.encoder_bytes
-    for gpu in (d for d in devices if d.name in index.devices and d.has_torch):
-        if share + need <= policy.usable(gpu):
-            return gpu.name, f"beside the index; {_size(share + need)} in all on {gpu.name}"
-    if not any(d.name in index.devices and d.has_torch for d in devices):
-        return "cpu", "torch does not see the GPU of the index"
-    return "cpu", f"no room for {_size(need)} beside the index on its GPU"
 
 
 def largest_k(sizes: Sizes) -> int:

@@ -136,7 +136,7 @@ class RankWeights:
         if self._theta_R is None:
             counts_B1 = mask_BR.sum(dim=1, keepdim=True).clamp_min(1)
             return mask_BR.to(ranked_BR.dtype) / counts_B1
-        return mask_BR * self._theta_R[: mask_BR.shape[1]].to(ranked_BR.dtype)
+        return mask_BR * self._theta_R[: mask_BR.shape[1]].to(ranked_BR)
 
     def total(self, losses_BR: Tensor, mask_BR: Tensor) -> Tensor:
         """The weighted sum or mean of each query: float [B].

@@ -97,9 +97,10 @@ class _LogSumExp(Function):
         if values_BK.shape[1] == 0:
             return values_BK.new_full((len(values_BK),), lowest)
         highest_B1, sums_B1 = values_BK.new_empty(2, len(values_BK), 1).unbind()
-        # A few rows at a time: what is computed of them stays in the cache of a core.
-        for start in range(0, len(values_BK), _BLOCK_ROWS):
-            block = slice(start, start + _BLOCK_ROWS)
+        # A few rows at a time: what is computed of them stays in the cache of a CPU's core.
+        size = len(values_BK) if values_BK.is_cuda else _BLOCK_ROWS
+        for start in range(0, len(values_BK), size):
+            block = slice(start, start + size)
             shares = shares_BK[block]
             torch.amax(shares, dim=1, keepdim=True, out=highest_B1[block])
             shares.sub_(highest_B1[block]).exp_()

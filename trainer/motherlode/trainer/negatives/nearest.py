@@ -123,7 +123,7 @@ class NearestSampler(NegativeSampler):
         """int64 [B, H]: H of the M nearest labels of each query; all if there are fewer."""
         assert self._index is not None, "refresh comes before sample"
         num_queries = len(queries_BD)
-        hits = self._index.search(queries_BD.numpy(), self.config.num_mined)
+        hits = self._index.search(queries_BD.cpu().numpy(), self.config.num_mined)
         nearest_BM = torch.from_numpy(hits.labels).view(num_queries, -1)
         places_BH = draw_distinct(num_queries, self.config.num_hard, nearest_BM.shape[1], generator)
         return nearest_BM.gather(1, places_BH)

@@ -79,6 +79,16 @@ class Negatives:
         places_BK = places_BK.sort(dim=1).values
         return cls(labels_N, mask_BN.index_select(1, places_BK[0]), places_BK)
 
+    def to(self, device: torch.device) -> Negatives:
+        """The same, with all but `labels_N` on a device."""
+        return replace(
+            self,
+            mask_BK=self.mask_BK.to(device),
+            places_BK=_moved(self.places_BK, device),
+            log_q_BK=_moved(self.log_q_BK, device),
+            log_q_P=_moved(self.log_q_P, device),
+        )
+
     @property
     def labels_BK(self) -> Tensor:
         """int64 [B, K], the negatives of each query, or [1, K] where all have the same."""
@@ -93,6 +103,10 @@ class Negatives:
         """
         log_q_BK, log_q_P = log_q_L[self.labels_BK], log_q_L[batch.positives_P]
         return replace(self, log_q_BK=log_q_BK, log_q_P=log_q_P)
+
+
+def _moved(tensor: Tensor | None, device: torch.device) -> Tensor | None:
+    return None if tensor is None else tensor.to(device)
 
 
 class HasLabels(Protocol):
@@ -129,7 +143,7 @@ class NegativeSampler(ABC):
 
         Args:
             batch: The queries and their positives.
-            queries_BD: float32 [B, D], their embeddings.
+            queries_BD: float32 [B, D], their embeddings; may be on a GPU, and nothing else is.
             labels: The labels as they are now.
             generator: The only source of randomness.
         """

@@ -58,8 +58,13 @@ def keep_hardest(scores_BN: Tensor, mask_BN: Tensor, keep: int) -> tuple[Tensor,
     """
     if keep >= scores_BN.shape[1]:
         return scores_BN, mask_BN
-    eligible_BN = lowest_where_masked(scores_BN, mask_BN).numpy()
-    # By NumPy, which finds them in a third of the time that torch.topk takes.
-    order = np.argpartition(eligible_BN, -keep, axis=1)[:, -keep:]
-    order_BK = torch.from_numpy(order)
+    order_BK = _places_of_highest(lowest_where_masked(scores_BN, mask_BN), keep)
     return scores_BN.gather(1, order_BK), mask_BN.gather(1, order_BK)
+
+
+def _places_of_highest(values_BN: Tensor, count: int) -> Tensor:
+    """int64 [B, count], in any order."""
+    if values_BN.is_cuda:
+        return torch.topk(values_BN, count, dim=1, sorted=False).indices
+    # NumPy finds them in a third of the time that torch.topk takes on a CPU.
+    return torch.from_numpy(np.argpartition(values_BN.numpy(), -count, axis=1)[:, -count:])

@@ -1,0 +1,43 @@
+"""Carries out where a bundle goes: what is planned for a GPU is put there."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+from motherlode.core.bundle import Bundle
+from motherlode.core.index.devices import Device, detect_devices
+from motherlode.core.index.placement import Placement, Policy, Sizes
+from motherlode.core.index.planner import plan_placement
+
+
+def place_bundle(
+    bundle: Bundle, policy: Policy, devices: Sequence[Device] | None = None
+) -> tuple[Bundle, Placement]:
+    """The bundle with its index where a plan puts it, and where that is.
+
+    Args:
+        bundle: As it was read, all of it on the CPU; it stays so.
+        policy: What may be done.
+        devices: What there is; None asks the machine.
+
+    Raises:
+        ConfigError: If the policy requires a GPU and the index cannot be on one.
+        UnsupportedError: If a GPU is gone that was there.
+        RuntimeError: As FAISS has it, for a GPU with less memory than it said.
+    """
+    devices = detect_devices() if devices is None else devices
+    plan = plan_placement(Sizes.of(bundle.manifest), devices, policy)
+    placement = plan.placement("index")
+    if not placement.is_on_gpu:
+        return bundle, placement
+    # Imported here: most machines have no GPU.
+    from motherlode.core.index.gpu import to_gpu  # noqa: PLC0415
+
+    index = to_gpu(
+        bundle.index,
+        placement.gpu_numbers,
+        fp16=placement.dtype == "float16",
+        temp_bytes=policy.faiss_temp_bytes,
+    )
+    return replace(bundle, index=index), placement

@@ -37,9 +37,9 @@ from motherlode.core.index import (
     set_index_threads,
 )
 from motherlode.core.queries import FloatArray
+from motherlode.core.query_path import QueryPath
 from motherlode.core.rankers import JOINED, SparseLinear
 from motherlode.core.repository import Repository
-from motherlode.core.retriever import QueryPath
 from motherlode.core.topk import TopK
 from motherlode.trainer.answers import answers
 from motherlode.trainer.config import TrainConfig, load_config

@@ -16,9 +16,10 @@ import numpy as np
 from machine import print_result
 
 from motherlode.core.queries import SparseQueries
+from motherlode.core.query_path import QueryPath
 from motherlode.core.rankers import SparseLinear
 from motherlode.core.repository import Repository, parse_model_ref
-from motherlode.core.retriever import QueryPath, Retriever
+from motherlode.core.retriever import Retriever
 from motherlode.trainer.answers import answers
 from motherlode.trainer.classifiers import fit_classifiers
 from motherlode.trainer.config import check_config

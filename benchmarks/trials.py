@@ -17,7 +17,7 @@ from typing_extensions import override
 
 from motherlode.core.index import ExactConfig, build_index
 from motherlode.core.queries import IntArray
-from motherlode.core.retriever import QueryPath
+from motherlode.core.query_path import QueryPath
 from motherlode.core.topk import TopK
 from motherlode.trainer.checkpoint import Point
 from motherlode.trainer.config import TrainConfig

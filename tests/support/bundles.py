@@ -38,8 +38,8 @@ from motherlode.core.index import (
 from motherlode.core.labels import LabelTable
 from motherlode.core.manifest import FileEntry, bundle_digest, read_manifest
 from motherlode.core.queries import DenseQueries, FloatArray, TextQueries
+from motherlode.core.query_path import QueryPath
 from motherlode.core.repository import Repository
-from motherlode.core.retriever import QueryPath
 from tests.support.learned_index import build_any_index
 from tests.support.rankers import random_ranker
 

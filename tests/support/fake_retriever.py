@@ -8,7 +8,8 @@ from typing import Any, cast
 import numpy as np
 
 from motherlode.core.queries import Queries, TextQueries
-from motherlode.core.retriever import Retriever, StageTimes
+from motherlode.core.query_path import StageTimes
+from motherlode.core.retriever import Retriever
 from motherlode.core.topk import TopK
 
 TIMEOUT_S = 60.0

@@ -17,7 +17,8 @@ from typing import Any, Self, final
 import grpc
 
 from motherlode.core.queries import Queries
-from motherlode.core.retriever import Retriever, StageTimes
+from motherlode.core.query_path import StageTimes
+from motherlode.core.retriever import Retriever
 from motherlode.core.topk import TopK
 from motherlode.server.app import Readiness, Server
 from motherlode.server.config import load_config

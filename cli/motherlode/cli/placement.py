@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from motherlode.cli.output import print_json, print_line, print_note, print_table
+from motherlode.cli.output import print_json, print_line, print_table
 from motherlode.core.index.devices import Device, detect_devices
 from motherlode.core.index.placement import Plan, Sizes
 from motherlode.core.index.planner import plan_placement
@@ -28,7 +28,6 @@ def print_placement(head: dict[str, Any], manifest: Manifest, *, json: bool) -> 
         print_json(head | {"devices": devices} | parts)
         return
     _print(devices, plan)
-    print_note("Note: this is a plan; the server of today encodes and searches on the CPU alone.")
 
 
 def _print(devices: tuple[Device, ...], plan: Plan) -> None:

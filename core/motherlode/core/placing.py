@@ -9,6 +9,7 @@ from motherlode.core.bundle import Bundle
 from motherlode.core.index.devices import Device, detect_devices
 from motherlode.core.index.placement import Placement, Policy, Sizes
 from motherlode.core.index.planner import plan_placement
+from motherlode.core.query_path import QueryPath
 
 
 def place_bundle(
@@ -40,4 +41,15 @@ def place_bundle(
         fp16=placement.dtype == "float16",
         temp_bytes=policy.faiss_temp_bytes,
     )
-    return replace(bundle, index=index), placement
+    moved = replace(bundle, index=index)
+    difference = _golden_difference(moved)
+    if difference is not None and policy.gpu == "auto":
+        reason = f"on the GPU it does not give the golden hits: {difference}"
+        return bundle, replace(placement, devices=("cpu",), reason=reason)
+    return moved, placement
+
+
+def _golden_difference(bundle: Bundle) -> str | None:
+    """What is wrong with the golden hits; lists that are a rounding apart may change places."""
+    path = QueryPath(bundle.featurizer, bundle.encoder, bundle.index, bundle.ranker)
+    return bundle.golden.hit_difference(path.top_k(bundle.golden.queries, bundle.golden.k))

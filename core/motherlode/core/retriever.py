@@ -5,32 +5,21 @@ Shapes: B queries, F features, D embedding width.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from time import perf_counter
 from typing import Literal, final
 
-import numpy as np
-from numpy.typing import NDArray
-
 from motherlode.core.bundle import Bundle, read_bundle
-from motherlode.core.encoders import QueryEncoder
 from motherlode.core.errors import BundleError, InvalidQueryError
-from motherlode.core.features import Featurizer
-from motherlode.core.golden import Golden
-from motherlode.core.index import LabelFilter, LabelIndex
+from motherlode.core.index import LabelFilter
 from motherlode.core.index.placement import Policy
 from motherlode.core.manifest import ENCODER_FILE, GOLDEN_FILE, INDEX_FILE, RANKER_FOLDER
 from motherlode.core.placing import place_bundle
 from motherlode.core.queries import (
-    EmbeddingQueries,
-    Features,
     FloatArray,
     IntArray,
     Queries,
-    SparseQueries,
 )
-from motherlode.core.query_checks import check_queries, features_too_large, kind_of
-from motherlode.core.rankers import Ranker
+from motherlode.core.query_checks import check_queries
+from motherlode.core.query_path import QueryPath, StageTimes
 from motherlode.core.repository import Repository
 from motherlode.core.topk import TopK
 
@@ -39,129 +28,6 @@ _QUERY_KINDS = {
     "sparse": ("sparse", "embeddings"),
     "dense": ("features", "embeddings"),
 }
-
-
-@final
-@dataclass(slots=True)
-class StageTimes:
-    """Seconds spent in each stage; `top_k` adds to them."""
-
-    features_s: float = 0.0
-    encode_s: float = 0.0
-    search_s: float = 0.0
-    rank_s: float = 0.0
-
-
-@final
-@dataclass(frozen=True, slots=True, eq=False)
-class QueryPath:
-    """The stages in their order: features, encoder, index, and a ranker where there is one.
-
-    It is apart from `Retriever` so that training can evaluate, and take golden answers from, parts
-    that are not published yet, in the very way in which they will be asked later.
-    """
-
-    featurizer: Featurizer
-    encoder: QueryEncoder
-    index: LabelIndex
-    ranker: Ranker | None = None
-
-    def encode(self, queries: Queries) -> FloatArray:
-        """Embeddings of the queries: float32 [B, D]."""
-        if isinstance(queries, EmbeddingQueries):
-            return queries.embeddings_BD
-        return self._encode(self.featurizer.transform(queries))
-
-    def encode_known(self, queries: Queries) -> FloatArray:
-        """Embeddings of the queries that have a known feature: float32 [at most B, D].
-
-        Others have no hits, and never come to the index.
-        """
-        if isinstance(queries, EmbeddingQueries):
-            return queries.embeddings_BD
-        return self._encode(_drop_empty_rows(self.featurizer.transform(queries))[0])
-
-    def num_hits(self, k: int) -> int:
-        """Hits that the index is asked for, so that k can be given: more where a ranker follows."""
-        return k if self.ranker is None or k < 1 else self.ranker.shortlist_for(k)
-
-    def top_k(
-        self,
-        queries: Queries,
-        k: int,
-        *,
-        filter: LabelFilter | None = None,  # noqa: A002 - the name on the wire
-        times: StageTimes | None = None,
-    ) -> TopK:
-        """See `Retriever.top_k`.
-
-        Raises:
-            InvalidQueryError: For embeddings where there is a ranker; else as `LabelIndex.search`.
-        """
-        times = StageTimes() if times is None else times
-        self.check_can_rank(queries)
-        if isinstance(queries, EmbeddingQueries):
-            return self._search(queries.embeddings_BD, k, filter, times)
-        started = perf_counter()
-        features = self.featurizer.transform(queries)
-        features, known_B = _drop_empty_rows(features)
-        times.features_s += perf_counter() - started
-        if known_B is None:
-            return self._find(features, k, filter, times)
-        if not len(features):
-            return _no_hits(len(known_B))
-        return _spread(self._find(features, k, filter, times), known_B)
-
-    def check_can_rank(self, queries: Queries) -> None:
-        """Refuses embeddings where a ranker needs the features that they were made of.
-
-        Raises:
-            InvalidQueryError: If so.
-        """
-        if self.ranker is not None and isinstance(queries, EmbeddingQueries):
-            expected = f"the queries themselves, whose features the {self.ranker.kind} needs"
-            raise InvalidQueryError("queries", expected=expected, actual=kind_of(queries))
-
-    def take_golden(self, queries: Queries, k: int) -> Golden:
-        """The queries with the answers that they get now.
-
-        Raises:
-            ValueError: If there are none, or more than a bundle keeps.
-        """
-        return Golden(queries, self.encode(queries), self.top_k(queries, k), k)
-
-    def _find(
-        self, features: Features, k: int, wanted: LabelFilter | None, times: StageTimes
-    ) -> TopK:
-        started = perf_counter()
-        embeddings_BD = self._encode(features)
-        times.encode_s += perf_counter() - started
-        try:
-            top = self._search(embeddings_BD, self.num_hits(k), wanted, times)
-        except InvalidQueryError as error:
-            raise _as_of_features(error, features) from error
-        return top if self.ranker is None else self._rank(self.ranker, top, features, k, times)
-
-    def _encode(self, features: Features) -> FloatArray:
-        # What overflows is refused by the index, so that nobody needs a warning.
-        with np.errstate(over="ignore", invalid="ignore"):
-            return self.encoder.encode(features)
-
-    def _search(
-        self, embeddings_BD: FloatArray, k: int, wanted: LabelFilter | None, times: StageTimes
-    ) -> TopK:
-        started = perf_counter()
-        top = self.index.search(embeddings_BD, k, filter=wanted)
-        times.search_s += perf_counter() - started
-        return top
-
-    def _rank(
-        self, ranker: Ranker, top: TopK, features: Features, k: int, times: StageTimes
-    ) -> TopK:
-        started = perf_counter()
-        ranked = ranker.rank(top, features, k)
-        times.rank_s += perf_counter() - started
-        return ranked
 
 
 @final
@@ -203,7 +69,7 @@ class Retriever:
         version: int | str | None = None,
         *,
         verify: bool = True,
-        gpu: Literal["auto", "never", "require"] = "never",
+        gpu: Literal["auto", "never", "require"] = "auto",
     ) -> Retriever:
         """The retriever of a published version.
 
@@ -299,34 +165,3 @@ class Retriever:
         if len(rows) and (rows[0] < 0 or rows[-1] >= len(self.labels)):
             expected = f"labels from 0 to {len(self.labels) - 1}"
             raise InvalidQueryError("filter", expected=expected, actual=[rows[0], rows[-1]])
-
-
-def _as_of_features(error: InvalidQueryError, features: Features) -> InvalidQueryError:
-    """What an index says of embeddings, said of the features that they were made of."""
-    if not error.field.startswith("queries.embeddings"):
-        return error
-    return features_too_large(features)
-
-
-def _drop_empty_rows(features: Features) -> tuple[Features, NDArray[np.bool_] | None]:
-    """The rows with a feature, and bool [B] which they are, or None if they all have one."""
-    if not isinstance(features, SparseQueries):
-        return features, None
-    known_B = features.indptr[1:] > features.indptr[:-1]
-    if known_B.all():
-        return features, None
-    # An empty row holds no part of the other arrays, so that they stay as they are.
-    indptr = np.concatenate([features.indptr[:1], features.indptr[1:][known_B]])
-    kept = SparseQueries(indptr, features.indices, features.values, features.num_features)
-    return kept, known_B
-
-
-def _spread(top: TopK, known_B: NDArray[np.bool_]) -> TopK:
-    """Answers of the known rows as answers of all rows."""
-    counts = np.zeros(len(known_B), np.int64)
-    counts[known_B] = top.counts
-    return TopK(top.labels, top.scores, counts)
-
-
-def _no_hits(num_queries: int) -> TopK:
-    return TopK(np.empty(0, np.int64), np.empty(0, np.float32), np.zeros(num_queries, np.int64))

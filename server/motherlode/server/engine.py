@@ -18,7 +18,7 @@ from typing import final
 from motherlode.core.errors import MotherlodeError
 from motherlode.core.index import LabelFilter
 from motherlode.core.queries import Queries, concatenate
-from motherlode.core.retriever import StageTimes
+from motherlode.core.query_path import StageTimes
 from motherlode.core.topk import TopK
 from motherlode.server.slot import ServedVersion
 

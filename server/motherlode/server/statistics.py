@@ -6,7 +6,7 @@ import time
 from dataclasses import dataclass, field
 from typing import final
 
-from motherlode.core.retriever import StageTimes
+from motherlode.core.query_path import StageTimes
 
 
 @final

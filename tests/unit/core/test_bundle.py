@@ -16,7 +16,8 @@ from motherlode.core.index import ExactConfig, build_index
 from motherlode.core.labels import LabelTable
 from motherlode.core.manifest import Stage
 from motherlode.core.queries import TextQueries
-from motherlode.core.retriever import QueryPath, Retriever
+from motherlode.core.query_path import QueryPath
+from motherlode.core.retriever import Retriever
 from tests.support.bundles import forge_manifest, tiny_draft
 
 DECIDING_FILES = [

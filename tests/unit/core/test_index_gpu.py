@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -9,7 +10,8 @@ import faiss as library
 import numpy as np
 import pytest
 
-from motherlode.core.errors import UnsupportedError
+from motherlode.core.bundle import Bundle, read_bundle
+from motherlode.core.errors import BundleError, ConfigError, UnsupportedError
 from motherlode.core.index import (
     ExactConfig,
     HnswConfig,
@@ -21,7 +23,13 @@ from motherlode.core.index import (
     build_index,
     gpu,
 )
+from motherlode.core.index.devices import Device
+from motherlode.core.index.placement import Policy
+from motherlode.core.placing import place_bundle
+from motherlode.core.repository import Repository
+from motherlode.core.retriever import Retriever
 from motherlode.core.topk import TopK
+from tests.support.bundles import publish_tiny
 from tests.support.embeddings import clustered
 
 NUM_LABELS, WIDTH = 900, 24
@@ -192,3 +200,60 @@ def test_threads_take_turns_on_a_gpu(clones, monkeypatch):
     with ThreadPoolExecutor(4) as threads:
         tops = list(threads.map(lambda _: moved.search(queries_BD, 5), range(20)))
     assert len({top.scores.tobytes() for top in tops}) == 1
+
+
+GPU = Device(name="gpu:0", description="a GPU", free_bytes=2**40)
+CPU = Device(name="cpu", description="a CPU", free_bytes=2**40)
+
+
+def bundle_with(tmp_path: Path, kind: str) -> Bundle:
+    version = publish_tiny(tmp_path, index_kind=kind)
+    return read_bundle(Repository(tmp_path).path_of("tiny", version))
+
+
+@pytest.mark.parametrize("kind", ["exact", "ivf_flat"])
+def test_a_bundle_goes_where_the_plan_says(tmp_path, clones, kind):
+    bundle = bundle_with(tmp_path, kind)
+    placed, placement = place_bundle(bundle, Policy(), [CPU, GPU])
+    assert (placement.devices, len(clones)) == (("gpu:0",), 1)
+    assert placed.index.gpu_bytes > 0
+    assert placed.encoder is bundle.encoder
+
+
+@pytest.mark.parametrize(
+    ("kind", "policy", "devices"),
+    [
+        ("exact", Policy(gpu="never"), [CPU, GPU]),
+        ("exact", Policy(), [CPU]),
+        ("hnsw", Policy(), [CPU, GPU]),
+    ],
+)
+def test_a_bundle_that_does_not_go_to_a_gpu_stays_as_it_is(tmp_path, clones, kind, policy, devices):
+    bundle = bundle_with(tmp_path, kind)
+    placed, placement = place_bundle(bundle, policy, devices)
+    assert placed is bundle
+    assert placement.devices == ("cpu",)
+    assert clones == []
+
+
+@pytest.mark.usefixtures("clones")
+def test_an_index_whose_answers_change_on_a_gpu_stays_on_the_cpu_unless_it_must(
+    tmp_path, monkeypatch
+):
+    def wrong(_: Clone, queries_BD: Any, k: int, **_parameters: Any) -> Any:
+        shape = len(queries_BD), k
+        return np.zeros(shape, np.float32), np.tile(np.arange(k), (len(queries_BD), 1))
+
+    monkeypatch.setattr(Clone, "search", wrong)
+    bundle = bundle_with(tmp_path, "ivf_flat")
+    placed, placement = place_bundle(bundle, Policy(), [CPU, GPU])
+    assert placed is bundle
+    assert "does not give the golden hits" in placement.reason
+    moved, _ = place_bundle(bundle, Policy(gpu="require"), [CPU, GPU])
+    with pytest.raises(BundleError, match="does not give the hits"):
+        Retriever(moved, model="tiny", version=1).check_golden()
+
+
+def test_a_bundle_that_must_go_to_a_gpu_and_cannot_is_refused(tmp_path):
+    with pytest.raises(ConfigError, match="FAISS has no GPU form of hnsw"):
+        place_bundle(bundle_with(tmp_path, "hnsw"), Policy(gpu="require"), [CPU, GPU])

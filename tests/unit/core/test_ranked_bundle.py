@@ -19,8 +19,9 @@ from motherlode.core.golden import Golden
 from motherlode.core.index import LabelFilter
 from motherlode.core.manifest import Manifest, read_manifest
 from motherlode.core.queries import DenseQueries, EmbeddingQueries, TextQueries
+from motherlode.core.query_path import QueryPath, StageTimes
 from motherlode.core.rankers import TreeCorrection, TreeCorrectionConfig
-from motherlode.core.retriever import QueryPath, Retriever, StageTimes
+from motherlode.core.retriever import Retriever
 from motherlode.core.topk import TopK
 from tests.support.bundles import SHORTLIST, forge_manifest, tiny_draft
 from tests.support.rankers import random_correction

@@ -26,8 +26,9 @@ from motherlode.core.queries import (
     SparseQueries,
     TextQueries,
 )
+from motherlode.core.query_path import StageTimes
 from motherlode.core.repository import Repository
-from motherlode.core.retriever import Retriever, StageTimes
+from motherlode.core.retriever import Retriever
 from motherlode.core.topk import TopK
 from tests.support.bundles import publish_tiny, tiny_draft
 

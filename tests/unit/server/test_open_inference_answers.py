@@ -11,8 +11,9 @@ import pytest
 
 from motherlode.core.errors import NotFoundError, RequestTooLargeError
 from motherlode.core.queries import TextQueries
+from motherlode.core.query_path import StageTimes
 from motherlode.core.repository import Repository
-from motherlode.core.retriever import Retriever, StageTimes
+from motherlode.core.retriever import Retriever
 from motherlode.core.topk import TopK
 from motherlode.inference import open_inference_pb2 as pb
 from motherlode.server.config import ServerConfig

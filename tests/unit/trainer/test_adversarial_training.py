@@ -12,8 +12,9 @@ import pytest
 from motherlode.core.bundle import Bundle, read_bundle
 from motherlode.core.errors import ConfigError, InvalidInputError
 from motherlode.core.queries import TextQueries
+from motherlode.core.query_path import QueryPath
 from motherlode.core.repository import Repository
-from motherlode.core.retriever import QueryPath, Retriever
+from motherlode.core.retriever import Retriever
 from motherlode.trainer.answers import answers
 from motherlode.trainer.config import TrainConfig, check_config
 from motherlode.trainer.label_addition import add_labels

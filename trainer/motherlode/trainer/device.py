@@ -12,6 +12,9 @@ from typing import Literal
 import torch
 
 from motherlode.core.errors import ConfigError
+from motherlode.core.index import LabelIndex
+from motherlode.core.index.faiss import num_gpus
+from motherlode.core.index.gpu import to_gpu
 
 DeviceName = Literal["auto", "cpu", "cuda"]
 
@@ -33,3 +36,10 @@ def training_device(name: DeviceName) -> torch.device:
     if not num_gpus:
         raise ConfigError("loop.device", expected="a GPU that torch sees", actual=name)
     return torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")) % num_gpus)
+
+
+def searched_on(device: torch.device, index: LabelIndex) -> LabelIndex:
+    """An exact index, searched on a GPU where the training runs there and FAISS can."""
+    if device.type == "cuda" and num_gpus() > device.index:
+        return to_gpu(index, [device.index])
+    return index

@@ -27,10 +27,10 @@ from motherlode.core.index import (
 )
 from motherlode.core.labels import LabelTable
 from motherlode.core.queries import FloatArray, SparseQueries, TextQueries
+from motherlode.core.query_path import QueryPath
 from motherlode.core.rankers import SparseLinear, TreeCorrection
 from motherlode.core.records import read_label_table
 from motherlode.core.repository import Repository
-from motherlode.core.retriever import QueryPath
 from motherlode.trainer.revision import Revision, revise, seed_of
 
 _SHOWN = 3

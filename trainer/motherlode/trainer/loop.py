@@ -14,13 +14,13 @@ from motherlode.core.errors import MotherlodeError
 from motherlode.core.features import Featurizer
 from motherlode.core.index import ExactConfig, build_index
 from motherlode.core.queries import Features
+from motherlode.core.query_path import QueryPath
 from motherlode.core.rankers import Ranker
-from motherlode.core.retriever import QueryPath
 from motherlode.trainer.batches import BatchSource
 from motherlode.trainer.checkpoint import CheckpointFolder, Point, Progress
 from motherlode.trainer.config import TrainConfig
 from motherlode.trainer.data import Dataset, PositiveRows
-from motherlode.trainer.device import CPU, training_device
+from motherlode.trainer.device import CPU, searched_on, training_device
 from motherlode.trainer.distributed import Group
 from motherlode.trainer.evaluation import evaluate
 from motherlode.trainer.label_tree import new_proposal
@@ -70,7 +70,7 @@ class Validation:
         if len(held_out) == 0:
             return {}
         labels_LD = model.label_embeddings()
-        index = build_index(ExactConfig(), labels_LD, seed=0)
+        index = searched_on(model.device, build_index(ExactConfig(), labels_LD, seed=0))
         path = QueryPath(self.featurizer, model.frozen_encoder(), index, ranker)
         result = evaluate(
             path.top_k(held_out.queries, min(10, len(labels_LD))),

@@ -11,7 +11,7 @@ from motherlode.core.bundle import BundleDraft
 from motherlode.core.golden import MAX_QUERIES
 from motherlode.core.index import measure_recall
 from motherlode.core.queries import FloatArray, IntArray, Queries, TextQueries
-from motherlode.core.retriever import QueryPath
+from motherlode.core.query_path import QueryPath
 from motherlode.core.topk import TopK
 from motherlode.trainer.answers import answers
 from motherlode.trainer.charts import HeldOutPoint, LossPoint

@@ -13,8 +13,8 @@ from motherlode.core.index import LabelIndex
 from motherlode.core.labels import LabelTable
 from motherlode.core.manifest import LABEL_ENCODER_FILE
 from motherlode.core.queries import FloatArray
+from motherlode.core.query_path import QueryPath
 from motherlode.core.rankers import Ranker
-from motherlode.core.retriever import QueryPath
 
 
 @final

@@ -7,8 +7,8 @@ import logging
 import numpy as np
 
 from motherlode.core.queries import SparseQueries
+from motherlode.core.query_path import QueryPath
 from motherlode.core.rankers import JOINED, SparseLinear, SparseLinearConfig
-from motherlode.core.retriever import QueryPath
 from motherlode.trainer.answers import answers
 from motherlode.trainer.classifiers import fit_classifiers
 from motherlode.trainer.data import Dataset

@@ -12,9 +12,9 @@ from typing import final
 from motherlode.core.bundle import Bundle, read_bundle
 from motherlode.core.index import LabelIndex, build_index
 from motherlode.core.queries import FloatArray
+from motherlode.core.query_path import QueryPath
 from motherlode.core.rankers import TreeCorrection
 from motherlode.core.repository import Repository
-from motherlode.core.retriever import QueryPath
 from motherlode.trainer.checkpoint import CheckpointFolder, Progress, claim
 from motherlode.trainer.config import TrainConfig
 from motherlode.trainer.distributed import Group

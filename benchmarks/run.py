@@ -43,6 +43,7 @@ def run_all(scratch: Path, debian: Path | None) -> None:
     run("features.py", data)
     run("index.py")
     run("serving.py", repository, "geonames")
+    run("overload.py", repository, "geonames")
     run("reload.py", repository, "geonames")
     run("scoring.py", repository, "geonames", data / "test.jsonl.gz")
 

@@ -102,10 +102,12 @@ class Barrier:
 
     Attributes:
         sizes: Queries of each batch that the retriever was asked for since then.
+        batches: Their queries.
     """
 
     def __init__(self, retriever: Retriever) -> None:
         self.sizes: list[int] = []
+        self.batches: list[Queries] = []
         self._top_k: Callable[..., TopK] = retriever.top_k
         self._retriever = retriever
         self._entered = threading.Semaphore(0)
@@ -129,6 +131,7 @@ class Barrier:
 
     def _wait(self, queries: Queries, k: int, *, times: StageTimes, **options: Any) -> TopK:
         self.sizes.append(len(queries))
+        self.batches.append(queries)
         self._entered.release()
         assert self._released.wait(TIMEOUT_S), "the barrier was never released"
         return self._top_k(queries, k, times=times, **options)

@@ -23,6 +23,9 @@ class Limits:
         max_text_bytes: Bytes of one text in UTF-8.
         max_message_bytes: Bytes of a request, and of an answer.
         max_queued_queries: Queries that may wait in the server, of all callers together.
+        max_queued_bytes: Memory that they may hold.
+        max_batch_queries: Queries that run together; a call with more runs in parts.
+        max_queue_delay_s: Longest wait that a call may expect when it comes, in seconds.
     """
 
     max_queries_per_call: int
@@ -30,6 +33,9 @@ class Limits:
     max_text_bytes: int
     max_message_bytes: int
     max_queued_queries: int
+    max_queued_bytes: int = 0
+    max_batch_queries: int = 0
+    max_queue_delay_s: float = 0.0
 
 
 @final
@@ -85,6 +91,9 @@ def server_info_from(message: pb.GetServerInfoResponse) -> ServerInfo:
             max_text_bytes=limits.max_text_bytes,
             max_message_bytes=limits.max_message_bytes,
             max_queued_queries=limits.max_queued_queries,
+            max_queued_bytes=limits.max_queued_bytes,
+            max_batch_queries=limits.max_batch_queries,
+            max_queue_delay_s=limits.max_queue_delay_s,
         ),
         models=tuple(map(_model_info, message.models)),
     )

@@ -115,14 +115,16 @@ class UnsupportedError(MotherlodeError):
 
 
 class OverloadedError(MotherlodeError):
-    """The queue is full.
+    """The queue is full, or so slow that to wait in it would be in vain.
 
     Attributes:
         retry_after_s: Seconds after which a retry may succeed.
+        reason: One word for programs: QUEUE_FULL, QUEUE_BYTES, QUEUE_DELAY or QUEUE_DEADLINE.
     """
 
-    def __init__(self, message: str, *, retry_after_s: float) -> None:
+    def __init__(self, message: str, *, retry_after_s: float, reason: str = "QUEUE_FULL") -> None:
         self.retry_after_s = retry_after_s
+        self.reason = reason
         super().__init__(message)
 
 

@@ -10,7 +10,6 @@ from time import perf_counter
 from typing import final
 
 import numpy as np
-from numpy.typing import NDArray
 
 from motherlode.core.encoders import QueryEncoder
 from motherlode.core.errors import InvalidQueryError
@@ -22,11 +21,22 @@ from motherlode.core.queries import (
     Features,
     FloatArray,
     Queries,
-    SparseQueries,
 )
 from motherlode.core.query_checks import features_too_large, kind_of
+from motherlode.core.query_rows import (
+    StillWanted,
+    among,
+    drop_empty_rows,
+    no_hits,
+    rows_of,
+    spread,
+)
 from motherlode.core.rankers import Ranker
 from motherlode.core.topk import TopK
+
+# Of a candidate while a batch is searched: row and score where they are found, where they are
+# scored again, and where they are put in order.
+_CANDIDATE_BYTES = 64
 
 
 @final
@@ -38,6 +48,13 @@ class StageTimes:
     encode_s: float = 0.0
     search_s: float = 0.0
     rank_s: float = 0.0
+
+    def add(self, others: StageTimes) -> None:
+        """Adds those of another batch."""
+        self.features_s += others.features_s
+        self.encode_s += others.encode_s
+        self.search_s += others.search_s
+        self.rank_s += others.rank_s
 
 
 @final
@@ -67,7 +84,7 @@ class QueryPath:
         """
         if isinstance(queries, EmbeddingQueries):
             return queries.embeddings_BD
-        return self._encode(_drop_empty_rows(self.featurizer.transform(queries))[0])
+        return self._encode(drop_empty_rows(self.featurizer.transform(queries))[0])
 
     def num_hits(self, k: int) -> int:
         """Hits that the index is asked for, so that k can be given: more where a ranker follows."""
@@ -80,6 +97,7 @@ class QueryPath:
         *,
         filter: LabelFilter | None = None,  # noqa: A002 - the name on the wire
         times: StageTimes | None = None,
+        still_wanted: StillWanted | None = None,
     ) -> TopK:
         """See `Retriever.top_k`.
 
@@ -92,13 +110,18 @@ class QueryPath:
             return self._search(queries.embeddings_BD, k, filter, times)
         started = perf_counter()
         features = self.featurizer.transform(queries)
-        features, known_B = _drop_empty_rows(features)
+        features, known_B = drop_empty_rows(features)
         times.features_s += perf_counter() - started
         if known_B is None:
-            return self._find(features, k, filter, times)
+            return self._find(features, k, filter, times, still_wanted)
         if not len(features):
-            return _no_hits(len(known_B))
-        return _spread(self._find(features, k, filter, times), known_B)
+            return no_hits(len(known_B))
+        among_known = None if still_wanted is None else among(known_B, still_wanted)
+        return spread(self._find(features, k, filter, times, among_known), known_B)
+
+    def bytes_per_query(self, k: int) -> int:
+        """See `Retriever.bytes_per_query`."""
+        return _CANDIDATE_BYTES * self.index.num_candidates(self.num_hits(k))
 
     def check_can_rank(self, queries: Queries) -> None:
         """Refuses embeddings where a ranker needs the features that they were made of.
@@ -119,11 +142,32 @@ class QueryPath:
         return Golden(queries, self.encode(queries), self.top_k(queries, k), k)
 
     def _find(
-        self, features: Features, k: int, wanted: LabelFilter | None, times: StageTimes
+        self,
+        features: Features,
+        k: int,
+        wanted: LabelFilter | None,
+        times: StageTimes,
+        still_wanted: StillWanted | None,
     ) -> TopK:
         started = perf_counter()
         embeddings_BD = self._encode(features)
         times.encode_s += perf_counter() - started
+        kept_B = None if still_wanted is None else still_wanted()
+        if kept_B is None:
+            return self._search_and_rank(features, embeddings_BD, k, wanted, times)
+        if not kept_B.any():
+            return no_hits(len(kept_B))
+        kept = rows_of(features, kept_B)
+        return spread(self._search_and_rank(kept, embeddings_BD[kept_B], k, wanted, times), kept_B)
+
+    def _search_and_rank(
+        self,
+        features: Features,
+        embeddings_BD: FloatArray,
+        k: int,
+        wanted: LabelFilter | None,
+        times: StageTimes,
+    ) -> TopK:
         try:
             top = self._search(embeddings_BD, self.num_hits(k), wanted, times)
         except InvalidQueryError as error:
@@ -157,27 +201,3 @@ def _as_of_features(error: InvalidQueryError, features: Features) -> InvalidQuer
     if not error.field.startswith("queries.embeddings"):
         return error
     return features_too_large(features)
-
-
-def _drop_empty_rows(features: Features) -> tuple[Features, NDArray[np.bool_] | None]:
-    """The rows with a feature, and bool [B] which they are, or None if they all have one."""
-    if not isinstance(features, SparseQueries):
-        return features, None
-    known_B = features.indptr[1:] > features.indptr[:-1]
-    if known_B.all():
-        return features, None
-    # An empty row holds no part of the other arrays, so that they stay as they are.
-    indptr = np.concatenate([features.indptr[:1], features.indptr[1:][known_B]])
-    kept = SparseQueries(indptr, features.indices, features.values, features.num_features)
-    return kept, known_B
-
-
-def _spread(top: TopK, known_B: NDArray[np.bool_]) -> TopK:
-    """Answers of the known rows as answers of all rows."""
-    counts = np.zeros(len(known_B), np.int64)
-    counts[known_B] = top.counts
-    return TopK(top.labels, top.scores, counts)
-
-
-def _no_hits(num_queries: int) -> TopK:
-    return TopK(np.empty(0, np.int64), np.empty(0, np.float32), np.zeros(num_queries, np.int64))

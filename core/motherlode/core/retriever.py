@@ -20,6 +20,7 @@ from motherlode.core.queries import (
 )
 from motherlode.core.query_checks import check_queries
 from motherlode.core.query_path import QueryPath, StageTimes
+from motherlode.core.query_rows import StillWanted
 from motherlode.core.repository import Repository
 from motherlode.core.topk import TopK
 
@@ -122,6 +123,7 @@ class Retriever:
         *,
         filter: LabelFilter | None = None,  # noqa: A002 - the name on the wire
         times: StageTimes | None = None,
+        still_wanted: StillWanted | None = None,
     ) -> TopK:
         """The best k labels of each query; its answer does not depend on the rest of the batch.
 
@@ -136,8 +138,17 @@ class Retriever:
             k: Hits wanted, at least 1.
             filter: Labels to allow or to deny.
             times: Gets the seconds spent in each stage added.
+            still_wanted: Asked once, between encoding and search; queries that nobody waits for
+                any more have no hits. Ready embeddings need no encoding, so it is not asked then.
         """
-        return self.path.top_k(queries, k, filter=filter, times=times)
+        return self.path.top_k(queries, k, filter=filter, times=times, still_wanted=still_wanted)
+
+    def bytes_per_query(self, k: int) -> int:
+        """Memory that one query of a batch takes while k labels are found: an estimate from above.
+
+        It is for cutting batches to size; what does not grow with the batch is not counted.
+        """
+        return self.path.bytes_per_query(k)
 
     def encode(self, queries: Queries) -> FloatArray:
         """Embeddings of the queries: float32 [B, D]."""

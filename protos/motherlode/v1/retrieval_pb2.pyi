@@ -185,18 +185,24 @@ class GetServerInfoResponse(_message.Message):
     def __init__(self, server_version: _Optional[str] = ..., limits: _Optional[_Union[Limits, _Mapping]] = ..., models: _Optional[_Iterable[_Union[ModelInfo, _Mapping]]] = ...) -> None: ...
 
 class Limits(_message.Message):
-    __slots__ = ("max_queries_per_call", "max_k", "max_text_bytes", "max_message_bytes", "max_queued_queries")
+    __slots__ = ("max_queries_per_call", "max_k", "max_text_bytes", "max_message_bytes", "max_queued_queries", "max_queued_bytes", "max_batch_queries", "max_queue_delay_s")
     MAX_QUERIES_PER_CALL_FIELD_NUMBER: _ClassVar[int]
     MAX_K_FIELD_NUMBER: _ClassVar[int]
     MAX_TEXT_BYTES_FIELD_NUMBER: _ClassVar[int]
     MAX_MESSAGE_BYTES_FIELD_NUMBER: _ClassVar[int]
     MAX_QUEUED_QUERIES_FIELD_NUMBER: _ClassVar[int]
+    MAX_QUEUED_BYTES_FIELD_NUMBER: _ClassVar[int]
+    MAX_BATCH_QUERIES_FIELD_NUMBER: _ClassVar[int]
+    MAX_QUEUE_DELAY_S_FIELD_NUMBER: _ClassVar[int]
     max_queries_per_call: int
     max_k: int
     max_text_bytes: int
     max_message_bytes: int
     max_queued_queries: int
-    def __init__(self, max_queries_per_call: _Optional[int] = ..., max_k: _Optional[int] = ..., max_text_bytes: _Optional[int] = ..., max_message_bytes: _Optional[int] = ..., max_queued_queries: _Optional[int] = ...) -> None: ...
+    max_queued_bytes: int
+    max_batch_queries: int
+    max_queue_delay_s: float
+    def __init__(self, max_queries_per_call: _Optional[int] = ..., max_k: _Optional[int] = ..., max_text_bytes: _Optional[int] = ..., max_message_bytes: _Optional[int] = ..., max_queued_queries: _Optional[int] = ..., max_queued_bytes: _Optional[int] = ..., max_batch_queries: _Optional[int] = ..., max_queue_delay_s: _Optional[float] = ...) -> None: ...
 
 class ModelInfo(_message.Message):
     __slots__ = ("name", "version", "bundle_digest", "num_labels", "num_features", "embedding_width", "query_kinds", "score_meaning", "aliases", "load_error", "loaded_versions")

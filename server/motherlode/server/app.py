@@ -20,6 +20,7 @@ from prometheus_client import start_http_server
 from motherlode.core.errors import ConfigError
 from motherlode.core.index import set_index_threads
 from motherlode.inference import open_inference_pb2_grpc
+from motherlode.server.admission import QueueLimits
 from motherlode.server.batcher import Batcher
 from motherlode.server.config import ServerConfig, split_address
 from motherlode.server.health import SERVICES, HealthBoard
@@ -81,8 +82,13 @@ class Server:
         self.watcher = Watcher(config, self.catalog, self.meters, self._health)
         self._batcher = Batcher(
             self.meters,
-            max_queued=config.max_queued_queries,
-            max_batch=config.max_batch_queries,
+            QueueLimits(
+                config.max_queued_queries,
+                config.max_queued_bytes,
+                config.max_queue_delay_s,
+                config.max_batch_queries,
+            ),
+            max_batch_bytes=config.max_batch_bytes,
         )
         self._reception = Reception(config, self.catalog, self._batcher, self.meters)
         self._port = Port("listen", config.listen, max_message_bytes=config.max_message_bytes)

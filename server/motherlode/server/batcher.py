@@ -10,22 +10,18 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections import deque
-from collections.abc import Hashable
 from typing import final
 
 import numpy as np
 
 from motherlode.core.errors import OverloadedError
-from motherlode.core.index import LabelFilter
 from motherlode.core.topk import TopK
-from motherlode.server.engine import Answer, Batch, Call, Engine, ExpiredError
+from motherlode.server.admission import Admission, QueueLimits
+from motherlode.server.call import Answer, Call, ExpiredError, Part
+from motherlode.server.engine import Batch, Engine
+from motherlode.server.fair_queue import FairQueue
 from motherlode.server.metrics import Meters
 
-_SHORTEST_RETRY_S = 0.01
-_LONGEST_RETRY_S = 5.0
-_SECONDS_PER_QUERY_AT_FIRST = 0.001
-_SMOOTHING = 0.1
 # What the event loop can spare at a time.
 _QUICK_S = 0.002
 
@@ -36,29 +32,24 @@ class Batcher:
 
     Args:
         meters: Counts what passes through.
-        max_queued: Queries that may wait.
-        max_batch: Queries that run together, unless one call alone has more.
+        limits: What may wait. A call with more queries than make a batch runs in parts, between
+            which others have their turn.
+        max_batch_bytes: Memory that a batch may take while it is searched.
     """
 
-    def __init__(self, meters: Meters, *, max_queued: int, max_batch: int) -> None:
+    def __init__(self, meters: Meters, limits: QueueLimits, *, max_batch_bytes: int) -> None:
         self._engine = Engine(self._finish)
         self._meters = meters
-        self._max_queued = max_queued
-        self._max_batch = max_batch
-        # In order of each group's turn. Only calls of one group give the same answers together.
-        self._groups: dict[Hashable, deque[Call]] = {}
-        self._num_queued = 0
+        self._queue = FairQueue(self._is_wanted)
+        self._admission = Admission(limits, self._queue, self._count_refusal)
+        self._max_batch = limits.max_batch
+        self._max_batch_bytes = max_batch_bytes
+        self._begun = 0.0
         self._is_busy = False
         self._is_waking = False
         self._idle = asyncio.Event()
         self._idle.set()
-        self._seconds_per_query = _SECONDS_PER_QUERY_AT_FIRST
-        meters.watch_queue(lambda: self._num_queued)
-
-    @property
-    def num_queued(self) -> int:
-        """Queries that wait."""
-        return self._num_queued
+        meters.watch_queue(lambda: self._queue.num_left, lambda: self._queue.num_bytes)
 
     def start(self) -> None:
         """Starts the engine; to be called in the running event loop."""
@@ -81,17 +72,12 @@ class Batcher:
         """Puts a call in the queue; cancel the future to take it out again.
 
         Raises:
-            OverloadedError: If the queue has no room for its queries.
+            OverloadedError: If it should come again later; the future gets it, if later calls of
+                others need the room.
+            RequestTooLargeError: If the queue could never hold it.
         """
-        num_queries = len(call.queries)
-        if self._num_queued + num_queries > self._max_queued and self._num_queued:
-            self._meters.rejected.labels("queue_full").inc()
-            raise OverloadedError(
-                f"{self._num_queued} queries wait, of at most {self._max_queued}",
-                retry_after_s=self._time_to_drain(),
-            )
-        self._num_queued += num_queries
-        self._groups.setdefault(_group_of(call), deque()).append(call)
+        self._admission.admit(call, time.monotonic())
+        self._queue.put(call)
         self._idle.clear()
         if not self._is_busy and not self._is_waking:
             # Not at once: what else arrived in this turn of the loop comes along.
@@ -105,68 +91,56 @@ class Batcher:
             self._start_next()
 
     def _start_next(self) -> None:
-        calls: list[Call] = []
-        while self._groups and not calls:
-            calls = self._take()
-        self._is_busy = bool(calls)
-        if not calls:
+        parts = self._queue.take(self._room_for)
+        self._is_busy = bool(parts)
+        if not parts:
             self._idle.set()
-        elif _is_quick(calls):
-            self._run_here(Batch(calls))
+            return
+        self._begun = time.monotonic()
+        if _is_quick(parts):
+            self._run_here(Batch(parts))
         else:
-            self._engine.run(Batch(calls))
+            self._engine.run(Batch(parts))
 
     def _run_here(self, batch: Batch) -> None:
-        batch.run()
+        # Nobody can leave meanwhile.
+        batch.run(drop_lost=False)
         asyncio.get_running_loop().call_soon(self._finish, batch)
 
-    def _take(self) -> list[Call]:
-        """The next group's calls, as many as fit, without those that nobody waits for."""
-        key = next(iter(self._groups))
-        group = self._groups.pop(key)
-        calls: list[Call] = []
-        num_queries, now = 0, time.monotonic()
-        while group and (not calls or num_queries + len(group[0].queries) <= self._max_batch):
-            call = group.popleft()
-            self._num_queued -= len(call.queries)
-            if self._is_wanted(call, now):
-                calls.append(call)
-                num_queries += len(call.queries)
-        if group:
-            # Behind the other groups: one busy model cannot starve the rest.
-            self._groups[key] = group
-        return calls
+    def _room_for(self, call: Call) -> int:
+        fitting = self._max_batch_bytes // call.served.retriever.bytes_per_query(call.k)
+        return max(1, min(self._max_batch, fitting))
 
-    def _is_wanted(self, call: Call, now: float) -> bool:
-        if call.future.done():
-            self._meters.dropped.labels("cancelled").inc()
-            return False
-        if call.deadline <= now:
-            self._meters.dropped.labels("expired").inc()
-            call.future.set_exception(ExpiredError("the deadline passed while the call waited"))
-            return False
-        return True
+    def _is_wanted(self, call: Call) -> bool:
+        reason = call.lost_reason(time.monotonic())
+        if reason == "expired":
+            call.future.set_exception(ExpiredError("encode"))
+        if reason in {"expired", "cancelled"}:
+            self._meters.dropped.labels(reason, "encode").inc()
+        return reason is None
+
+    def _count_refusal(self, refusal: OverloadedError) -> None:
+        self._meters.rejected.labels(refusal.reason.lower()).inc()
 
     def _finish(self, batch: Batch) -> None:
-        # First, so that the engine works while the loop sends the answers.
+        self._admission.pace.note(batch.num_queries, time.monotonic() - self._begun)
+        # Of a call that failed, no further part is to run.
+        for part, outcome in zip(batch.parts, batch.outcomes, strict=True):
+            if isinstance(outcome, BaseException) and not part.call.future.done():
+                part.call.future.set_exception(outcome)
+        # Before the answers, so that the engine works while the loop sends them.
         self._start_next()
-        for call, outcome in zip(batch.calls, batch.outcomes, strict=True):
-            if call.future.done():
-                continue
-            if isinstance(outcome, Answer):
-                call.future.set_result(outcome)
-            else:
-                call.future.set_exception(outcome)
+        for part, outcome in zip(batch.parts, batch.outcomes, strict=True):
+            if isinstance(outcome, Answer) and not part.call.future.done():
+                part.call.future.set_result(outcome)
         # After the answers, which are on their way by then.
         asyncio.get_running_loop().call_soon(self._observe, batch)
 
     def _observe(self, batch: Batch) -> None:
-        num_queries, duration_s = batch.num_queries, batch.stopped - batch.started
-        self._seconds_per_query += _SMOOTHING * (duration_s / num_queries - self._seconds_per_query)
-        served, times, k = batch.calls[0].served, batch.times, batch.calls[0].k
-        served.note_duration(duration_s)
-        served.statistics.num_batches += 1
-        meters = served.meters
+        call, times = batch.parts[0].call, batch.times
+        call.served.note_duration(batch.stopped - batch.started)
+        call.served.statistics.num_batches += 1
+        meters = call.served.meters
         answers = [outcome for outcome in batch.outcomes if isinstance(outcome, Answer)]
         for answer in answers:
             meters.observe_stage("queue", answer.queue_s)
@@ -174,17 +148,16 @@ class Batcher:
         meters.observe_stage("encode", times.encode_s)
         meters.observe_stage("search", times.search_s)
         meters.observe_stage("rank", times.rank_s)
-        meters.observe_batch(num_queries, sum(_num_short(answer.top, k) for answer in answers))
+        num_short = sum(_num_short(answer.top, call.k) for answer in answers)
+        meters.observe_batch(batch.num_queries, num_short)
+        for reason in batch.dropped.values():
+            self._meters.dropped.labels(reason, "search").inc()
 
-    def _time_to_drain(self) -> float:
-        estimate = self._num_queued * self._seconds_per_query
-        return min(max(estimate, _SHORTEST_RETRY_S), _LONGEST_RETRY_S)
 
-
-def _is_quick(calls: list[Call]) -> bool:
+def _is_quick(parts: list[Part]) -> bool:
     """Whether the event loop can run them without keeping others waiting."""
-    call = calls[0]
-    is_plain = len(calls) == 1 and len(call.queries) == 1 and call.filter is None
+    call = parts[0].call
+    is_plain = len(parts) == 1 and len(parts[0]) == 1 and call.filter is None
     return is_plain and call.served.usual_duration_s < _QUICK_S
 
 
@@ -192,13 +165,3 @@ def _num_short(top: TopK, k: int) -> int:
     """Queries with fewer than k hits."""
     # Most answers are full, and two lengths tell that faster than an array can.
     return 0 if len(top.labels) == len(top) * k else int(np.count_nonzero(top.counts < k))
-
-
-def _group_of(call: Call) -> Hashable:
-    return call.served, type(call.queries), call.k, _identity(call.filter)
-
-
-def _identity(label_filter: LabelFilter | None) -> Hashable:
-    if label_filter is None:
-        return None
-    return label_filter.mode, label_filter.rows.tobytes()

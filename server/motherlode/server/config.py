@@ -74,7 +74,10 @@ class ServerConfig(BaseSettings):
         max_text_bytes: Longest text of a query, in UTF-8.
         max_message_bytes: Largest request and largest answer.
         max_queued_queries: Queries that may wait for the engine; more are refused.
-        max_batch_queries: Queries that run together, unless one call alone has more.
+        max_queued_bytes: Memory that waiting queries may hold; more are refused.
+        max_queue_delay_s: Longest wait that a call may expect when it comes; others are refused.
+        max_batch_queries: Queries that run together; a call with more runs in parts.
+        max_batch_bytes: Memory that a batch may take while it is searched; it is cut to that.
         max_stream_requests: Requests of one stream under way at the same time.
         reload_interval_s: Time between two looks at the repository.
         drain_delay_s: Time between the news that the server stops and its refusing of new calls.
@@ -99,7 +102,10 @@ class ServerConfig(BaseSettings):
     max_text_bytes: int = Field(65_536, ge=1, le=_LARGEST)
     max_message_bytes: int = Field(16 * 2**20, ge=1024, le=_LARGEST)
     max_queued_queries: int = Field(4096, ge=1, le=_LARGEST)
+    max_queued_bytes: int = Field(256 * 2**20, ge=1024)
+    max_queue_delay_s: float = Field(0.05, gt=0)
     max_batch_queries: int = Field(64, ge=1, le=_LARGEST)
+    max_batch_bytes: int = Field(256 * 2**20, ge=1024)
     max_stream_requests: int = Field(8, ge=1, le=_LARGEST)
     reload_interval_s: float = Field(1.0, gt=0)
     drain_delay_s: float = Field(0.0, ge=0)

@@ -10,138 +10,121 @@ import asyncio
 import logging
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from queue import SimpleQueue
 from typing import final
 
+import numpy as np
+from numpy.typing import NDArray
+
 from motherlode.core.errors import MotherlodeError
-from motherlode.core.index import LabelFilter
-from motherlode.core.queries import Queries, concatenate
+from motherlode.core.queries import concatenate
 from motherlode.core.query_path import StageTimes
+from motherlode.core.query_rows import StillWanted
 from motherlode.core.topk import TopK
-from motherlode.server.slot import ServedVersion
+from motherlode.server.call import Answer, ExpiredError, InternalError, Part
 
 logger = logging.getLogger(__name__)
 
 
-@final
-class InternalError(MotherlodeError):
-    """Something failed that nobody foresaw; the log has the traceback, the caller no detail."""
-
-
-@final
-class ExpiredError(MotherlodeError):
-    """The call's deadline passed before it ran."""
-
-
-@final
-@dataclass(slots=True, eq=False)
-class Answer:
-    """What one call gets.
-
-    Attributes:
-        top: Its hits.
-        queue_s: Its wait.
-        times: Times of the batch that it ran in.
-    """
-
-    top: TopK
-    queue_s: float
-    times: StageTimes
-
-
-@final
-@dataclass(slots=True, eq=False)
-class Call:
-    """One request in the queue, checked and ready to run.
-
-    Attributes:
-        served: The version that answers it.
-        queries: What is asked.
-        k: Hits wanted per query.
-        future: Where the answer goes; cancelled by a caller who left.
-        filter: Labels that may be returned.
-        deadline: `time.monotonic` after which nobody waits for the answer.
-        arrived: `time.monotonic` at the arrival.
-    """
-
-    served: ServedVersion
-    queries: Queries
-    k: int
-    future: asyncio.Future[Answer]
-    filter: LabelFilter | None = None
-    deadline: float = float("inf")
-    arrived: float = field(default_factory=time.monotonic)
+# The hits of a part's call where it was the last one; None where more parts follow.
+Outcome = Answer | BaseException | None
 
 
 @final
 @dataclass(slots=True, eq=False)
 class Batch:
-    """Calls of one version, kind, k and filter that run together.
+    """Parts of calls of one group that run together.
 
     Attributes:
-        calls: Not empty.
-        outcomes: An answer or an error per call, once it ran.
+        parts: Not empty; at most one of each call.
+        outcomes: What came of each part, once it ran.
+        dropped: Why parts were taken out between encoding and search: `cancelled` or `expired`.
         started: `time.monotonic` when the engine took it.
         stopped: `time.monotonic` when it was done.
     """
 
-    calls: Sequence[Call]
-    outcomes: list[Answer | BaseException] = field(default_factory=list)
+    parts: Sequence[Part]
+    outcomes: list[Outcome] = field(default_factory=list)
+    dropped: dict[Part, str] = field(default_factory=dict)
     times: StageTimes = field(default_factory=StageTimes)
     started: float = 0.0
     stopped: float = 0.0
 
     @property
     def num_queries(self) -> int:
-        """Queries of all calls."""
-        return sum(len(call.queries) for call in self.calls)
+        """Queries of all parts."""
+        return sum(map(len, self.parts))
 
-    def run(self) -> None:
-        """Fills `outcomes`; raises nothing, whatever happens."""
+    def run(self, *, drop_lost: bool = True) -> None:
+        """Fills `outcomes`; raises nothing, whatever happens.
+
+        Args:
+            drop_lost: Whether to look for calls that nobody waits for between encoding and search.
+        """
         self.started = time.monotonic()
+        found: Sequence[TopK | BaseException]
         try:
-            self.outcomes = list(self._answers(self.calls))
+            found = self._top_k(self.parts, self._still_wanted if drop_lost else None)
         except BaseException as error:
-            self.outcomes = self._recover(error)
+            found = self._recover(error)
+        self.outcomes = list(map(self._outcome, self.parts, found))
         self.stopped = time.monotonic()
 
-    def _answers(self, calls: Sequence[Call]) -> list[Answer]:
-        first = calls[0]
+    def _top_k(self, parts: Sequence[Part], still_wanted: StillWanted | None) -> list[TopK]:
+        first = parts[0].call
         top = first.served.retriever.top_k(
-            concatenate([call.queries for call in calls]),
+            concatenate([part.queries for part in parts]),
             first.k,
             filter=first.filter,
             times=self.times,
+            still_wanted=still_wanted,
         )
-        if len(calls) == 1:
-            return [Answer(top, self.started - first.arrived, self.times)]
-        return self._split(top, calls)
+        return [top] if len(parts) == 1 else list(_split(top, parts))
 
-    def _split(self, top: TopK, calls: Sequence[Call]) -> list[Answer]:
-        offsets = top.offsets.tolist()
-        answers, row = [], 0
-        for call in calls:
-            end = row + len(call.queries)
-            hits = slice(offsets[row], offsets[end])
-            part = TopK(top.labels[hits], top.scores[hits], top.counts[row:end])
-            answers.append(Answer(part, self.started - call.arrived, self.times))
-            row = end
-        return answers
+    def _still_wanted(self) -> NDArray[np.bool_] | None:
+        now = time.monotonic()
+        for part in self.parts:
+            if reason := part.call.lost_reason(now):
+                self.dropped[part] = reason
+        if not self.dropped:
+            return None
+        is_kept = [part not in self.dropped for part in self.parts]
+        return np.repeat(is_kept, [len(part) for part in self.parts])
 
-    def _recover(self, error: BaseException) -> list[Answer | BaseException]:
-        """Runs the calls one by one, so that only those fail that cannot be answered."""
-        if len(self.calls) == 1:
-            return [_as_outcome(error)]
-        logger.warning("a batch of %d calls failed; running them one by one", len(self.calls))
-        return [self._run_alone(call) for call in self.calls]
-
-    def _run_alone(self, call: Call) -> Answer | BaseException:
+    def _outcome(self, part: Part, found: TopK | BaseException) -> Outcome:
+        if part in self.dropped:
+            return ExpiredError("search")
+        if isinstance(found, BaseException):
+            return found
         try:
-            return self._answers([call])[0]
+            return part.call.add(found, self.started, self.times, is_last=part.is_last)
         except BaseException as error:
             return _as_outcome(error)
+
+    def _recover(self, error: BaseException) -> list[TopK | BaseException]:
+        """Runs the parts one by one, so that only those fail that cannot be answered."""
+        if len(self.parts) == 1:
+            return [_as_outcome(error)]
+        logger.warning("a batch of %d calls failed; running them one by one", len(self.parts))
+        return [self._run_alone(part) for part in self.parts]
+
+    def _run_alone(self, part: Part) -> TopK | BaseException:
+        try:
+            return self._top_k([part], None)[0]
+        except BaseException as error:
+            return _as_outcome(error)
+
+
+def _split(top: TopK, parts: Sequence[Part]) -> Iterator[TopK]:
+    offsets = top.offsets.tolist()
+    row = 0
+    for part in parts:
+        end = row + len(part)
+        hits = slice(offsets[row], offsets[end])
+        yield TopK(top.labels[hits], top.scores[hits], top.counts[row:end])
+        row = end
 
 
 def _as_outcome(error: BaseException) -> BaseException:
@@ -193,7 +176,7 @@ class Engine:
             try:
                 loop.call_soon_threadsafe(self._done, batch)
             except RuntimeError:
-                logger.warning("the server stopped before a batch of %d", len(batch.calls))
+                logger.warning("the server stopped before a batch of %d", len(batch.parts))
                 return
             # Idle for hours, the thread must not keep a version in memory that was retired.
             del batch

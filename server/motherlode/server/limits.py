@@ -7,11 +7,19 @@ the value itself is wrong.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from sys import getsizeof
 from typing import NoReturn
 
 from motherlode.core.errors import InvalidQueryError, RequestTooLargeError
+from motherlode.core.index import LabelFilter
 from motherlode.core.labels import LabelTable, StringColumn
-from motherlode.core.queries import TextQueries
+from motherlode.core.queries import (
+    DenseQueries,
+    EmbeddingQueries,
+    Queries,
+    SparseQueries,
+    TextQueries,
+)
 from motherlode.core.retriever import Retriever
 from motherlode.server.config import ServerConfig
 
@@ -60,6 +68,21 @@ def check_texts(texts: Sequence[str], config: ServerConfig) -> TextQueries:
         if len(text) * 4 > limit and (size := len(text.encode())) > limit:
             fail(f"queries.text.texts[{i}]", f"at most {limit} bytes of UTF-8", size)
     return TextQueries(list(texts))
+
+
+def held_bytes(queries: Queries, label_filter: LabelFilter | None) -> int:
+    """Memory that queries hold while they wait, and their filter."""
+    num_bytes = 0 if label_filter is None else label_filter.rows.nbytes
+    match queries:
+        case TextQueries():
+            return num_bytes + sum(map(getsizeof, queries.texts))
+        case SparseQueries():
+            arrays = queries.indptr, queries.indices, queries.values
+            return num_bytes + sum(array.nbytes for array in arrays)
+        case DenseQueries():
+            return num_bytes + queries.features_BF.nbytes
+        case EmbeddingQueries():
+            return num_bytes + queries.embeddings_BD.nbytes
 
 
 def key_bytes(labels: LabelTable) -> float:

@@ -21,6 +21,7 @@ from prometheus_client import (
 from motherlode.server.histogram import Histogram
 
 STAGES = ("queue", "features", "encode", "search", "rank")
+QUEUE_REASONS = ("queue_full", "queue_bytes", "queue_delay", "queue_deadline")
 _SECONDS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0)
 _LOAD_SECONDS = (0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0)
 _ROWS = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024, 2048)
@@ -70,14 +71,19 @@ class Meters:
             "batch_size", "Queries that ran together.", *_VERSION, buckets=_ROWS
         )
         self.queue_depth = self._gauge("queue_depth", "Queries that wait for the engine.")
+        self.queue_bytes = self._gauge("queue_bytes", "Memory that waiting queries hold.")
         self.rejected = self._counter("queue_rejected_total", "Requests not queued.", "reason")
         self.dropped = self._counter(
-            "queue_dropped_total", "Requests dropped from the queue before they ran.", "reason"
+            "queue_dropped_total",
+            "Requests that nobody waited for any more, by the stage that they did not come to.",
+            "reason",
+            "stage",
         )
-        for reason in ("queue_full", "draining", "starting"):
+        for reason in (*QUEUE_REASONS, "draining", "starting"):
             self.rejected.labels(reason)
         for reason in ("cancelled", "expired"):
-            self.dropped.labels(reason)
+            for stage in ("encode", "search"):
+                self.dropped.labels(reason, stage)
 
     def _define_models(self) -> None:
         self.loads = self._counter(
@@ -99,9 +105,10 @@ class Meters:
             "model_resident_bytes", "Predicted memory of a loaded version.", *_VERSION, "where"
         )
 
-    def watch_queue(self, depth: Callable[[], float]) -> None:
-        """Asks `depth` for the number of waiting queries at each scrape."""
+    def watch_queue(self, depth: Callable[[], float], size_bytes: Callable[[], float]) -> None:
+        """Asks for the number of waiting queries and the memory that they hold at each scrape."""
         self.queue_depth.set_function(depth)
+        self.queue_bytes.set_function(size_bytes)
 
     def version(self, model: str, version: int) -> VersionMeters:
         """The metrics of one version, ready to be counted on."""

@@ -19,8 +19,9 @@ from motherlode.core.queries import Queries
 from motherlode.core.retriever import Retriever
 from motherlode.server import status
 from motherlode.server.batcher import Batcher
+from motherlode.server.call import Answer, Call
 from motherlode.server.config import ServerConfig
-from motherlode.server.engine import Answer, Call
+from motherlode.server.limits import held_bytes
 from motherlode.server.metrics import Meters
 from motherlode.server.slot import Catalog, ServedVersion
 
@@ -108,6 +109,9 @@ class Reception:
         dialect: Dialect[RequestT, ResponseT],
         method: str,
         remaining_s: float | None,
+        caller: str,
+        *,
+        is_patient: bool = False,
     ) -> ResponseT:
         """The answer to a request.
 
@@ -116,6 +120,8 @@ class Reception:
             dialect: Its protocol.
             method: Its name in the metrics.
             remaining_s: Seconds until its deadline; None where it has none.
+            caller: Who asks; the server is shared fairly among callers.
+            is_patient: Whether it rather waits than be refused for a long wait.
 
         Raises:
             Exception: Whatever `status` has a row for, and what nobody foresaw; it is counted.
@@ -128,7 +134,9 @@ class Reception:
         try:
             served = self._admit(request, dialect)
             served.begin_call()
-            response = await self._ask(request, dialect, served, arrived, deadline)
+            response = await self._ask(
+                request, dialect, served, arrived, deadline, caller, is_patient=is_patient
+            )
             served.meters.observe_request(method, time.monotonic() - arrived)
             return response
         except BaseException as error:
@@ -154,6 +162,9 @@ class Reception:
         served: ServedVersion,
         arrived: float,
         deadline: float,
+        caller: str,
+        *,
+        is_patient: bool,
     ) -> ResponseT:
         retriever, config = served.retriever, self._config
         if dialect.is_slow(request):
@@ -161,7 +172,18 @@ class Reception:
         else:
             asked = dialect.read(request, retriever, config)
         future = asyncio.get_running_loop().create_future()
-        call = Call(served, asked.queries, asked.k, future, asked.filter, deadline, arrived)
+        call = Call(
+            served,
+            asked.queries,
+            asked.k,
+            future,
+            asked.filter,
+            deadline,
+            arrived,
+            caller,
+            is_patient,
+            held_bytes(asked.queries, asked.filter),
+        )
         answer = await self._batcher.submit(call)
         found = time.monotonic()
         response = dialect.write(request, call, answer, config)

@@ -32,7 +32,9 @@ class RetrievalServicer(retrieval_pb2_grpc.RetrievalServiceServicer):
     @override
     async def TopK(self, request: pb.TopKRequest, context: Any) -> pb.TopKResponse:
         try:
-            return await self._reception.answer(request, TOP_K, "TopK", context.time_remaining())
+            return await self._reception.answer(
+                request, TOP_K, "TopK", context.time_remaining(), context.peer()
+            )
         except Exception as error:
             await abort(context, error)
 
@@ -75,8 +77,14 @@ class RetrievalServicer(retrieval_pb2_grpc.RetrievalServiceServicer):
 
     async def _answer_in_band(self, request: pb.TopKRequest, context: Any) -> pb.TopKStreamResponse:
         try:
+            # A stream has so many requests under way and no more, and is made for waiting.
             response = await self._reception.answer(
-                request, TOP_K, "TopKStream", context.time_remaining()
+                request,
+                TOP_K,
+                "TopKStream",
+                context.time_remaining(),
+                context.peer(),
+                is_patient=True,
             )
         except Exception as error:
             return pb.TopKStreamResponse(error=_stream_error(error))

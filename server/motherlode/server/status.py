@@ -19,7 +19,7 @@ from motherlode.core.errors import (
     UnavailableError,
     UnsupportedError,
 )
-from motherlode.server.engine import ExpiredError
+from motherlode.server.call import ExpiredError
 
 DOMAIN = "motherlode"
 
@@ -55,7 +55,7 @@ def reason_of(error: Exception) -> str:
     """The `ErrorInfo.reason` of an error: one word for programs."""
     if isinstance(error, NotFoundError):
         return f"{error.kind.upper()}_NOT_FOUND"
-    if isinstance(error, UnavailableError):
+    if isinstance(error, UnavailableError | OverloadedError):
         return error.reason
     return _row_of(error)[1]
 
@@ -113,6 +113,8 @@ def _row_of(error: Exception) -> tuple[grpc.StatusCode, str]:
 def _metadata_of(error: Exception) -> dict[str, str]:
     if isinstance(error, InvalidInputError):
         return {"field": error.field, "expected": error.expected, "actual": error.actual}
+    if isinstance(error, ExpiredError):
+        return {"stage": error.stage}
     return {}
 
 

@@ -24,8 +24,8 @@ from motherlode.core.queries import (
     SparseQueries,
 )
 from motherlode.core.retriever import Retriever
+from motherlode.server.call import Answer, Call
 from motherlode.server.config import ServerConfig
-from motherlode.server.engine import Answer, Call
 from motherlode.server.limits import (
     check_answer_size,
     check_k,
@@ -132,6 +132,9 @@ def server_info(version: str, config: ServerConfig, catalog: Catalog) -> pb.GetS
         max_text_bytes=config.max_text_bytes,
         max_message_bytes=config.max_message_bytes,
         max_queued_queries=config.max_queued_queries,
+        max_queued_bytes=config.max_queued_bytes,
+        max_batch_queries=config.max_batch_queries,
+        max_queue_delay_s=config.max_queue_delay_s,
     )
     models = [
         pb.ModelInfo(

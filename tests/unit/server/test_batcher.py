@@ -6,8 +6,6 @@ import logging
 import threading
 import time
 import weakref
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from typing import Any
 
 import numpy as np
@@ -15,60 +13,13 @@ import pytest
 
 from motherlode.core.errors import OverloadedError, UnsupportedError
 from motherlode.core.index import LabelFilter
-from motherlode.core.queries import EmbeddingQueries, TextQueries
-from motherlode.server.batcher import Batcher
-from motherlode.server.engine import Answer, Call, ExpiredError, InternalError
-from motherlode.server.metrics import Meters
-from motherlode.server.slot import ServedVersion
+from motherlode.core.queries import EmbeddingQueries
+from motherlode.server.call import ExpiredError, InternalError
+from tests.support.batching import bench, labels_of
 from tests.support.fake_retriever import FakeRetriever
 from tests.support.waiting import until
 
 pytestmark = pytest.mark.asyncio
-
-
-class Bench:
-    """A batcher before a fake retriever."""
-
-    def __init__(self, *, max_queued: int, max_batch: int) -> None:
-        self.meters = Meters()
-        self.retriever = FakeRetriever()
-        self.served = self.serve(self.retriever)
-        self.batcher = Batcher(self.meters, max_queued=max_queued, max_batch=max_batch)
-
-    def serve(self, retriever: FakeRetriever) -> ServedVersion:
-        meters = self.meters.version(retriever.model, retriever.version)
-        return ServedVersion(retriever.as_retriever, meters)
-
-    def submit(self, *texts: str, k: int = 2, **fields: Any) -> asyncio.Future[Answer]:
-        future: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
-        served = fields.pop("served", self.served)
-        queries = fields.pop("queries", TextQueries(texts))
-        return self.batcher.submit(Call(served, queries, k, future, **fields))
-
-    async def occupy(self) -> asyncio.Future[Answer]:
-        """A call that keeps the engine busy until the retriever is released."""
-        self.retriever.hold()
-        future = self.submit("900")
-        await asyncio.to_thread(self.retriever.wait_entered)
-        return future
-
-    def value(self, name: str, **labels: str) -> float | None:
-        return self.meters.registry.get_sample_value(f"motherlode_{name}", labels)
-
-
-@asynccontextmanager
-async def bench(*, max_queued: int = 100, max_batch: int = 64) -> AsyncIterator[Bench]:
-    made = Bench(max_queued=max_queued, max_batch=max_batch)
-    made.batcher.start()
-    try:
-        yield made
-    finally:
-        made.retriever.release()
-        made.batcher.stop()
-
-
-def labels_of(answer: Answer) -> list[list[int]]:
-    return [answer.top.row(i)[0].tolist() for i in range(len(answer.top))]
 
 
 async def test_an_idle_engine_answers_a_single_call() -> None:
@@ -152,12 +103,6 @@ async def test_a_batch_stays_within_its_limit() -> None:
     assert b.retriever.batches == [["10", "11", "12"], ["20", "21", "22"]]
 
 
-async def test_a_call_above_the_batch_limit_runs_alone() -> None:
-    async with bench(max_batch=2) as b:
-        await asyncio.gather(b.submit("1", "2", "3"), b.submit("4"))
-    assert b.retriever.batches == [["1", "2", "3"], ["4"]]
-
-
 async def test_a_busy_group_cannot_starve_another() -> None:
     async with bench(max_batch=1) as b:
         first = await b.occupy()
@@ -180,14 +125,14 @@ async def test_a_full_queue_refuses_a_call_and_says_when_to_retry() -> None:
     assert b.retriever.batches == [["900"], ["1", "2"]]
 
 
-async def test_the_queue_counts_queries_and_empties() -> None:
+async def test_the_queue_counts_queries_and_their_memory_and_empties() -> None:
     async with bench() as b:
         first = await b.occupy()
-        queued = b.submit("1", "2", "3")
-        assert b.value("queue_depth") == 3
+        queued = b.submit("1", "2", "3", num_bytes=70)
+        assert (b.value("queue_depth"), b.value("queue_bytes")) == (3, 70)
         b.retriever.release()
         await asyncio.gather(first, queued)
-        assert b.value("queue_depth") == 0
+        assert (b.value("queue_depth"), b.value("queue_bytes")) == (0, 0)
 
 
 async def test_a_cancelled_call_never_runs_and_its_mates_do() -> None:
@@ -199,7 +144,7 @@ async def test_a_cancelled_call_never_runs_and_its_mates_do() -> None:
         assert labels_of(await stayed) == [[2, 3]]
         await first
     assert b.retriever.batches == [["900"], ["2"]]
-    assert b.value("queue_dropped_total", reason="cancelled") == 1
+    assert b.value("queue_dropped_total", reason="cancelled", stage="encode") == 1
 
 
 async def test_a_call_cancelled_while_it_runs_does_not_disturb_its_mates() -> None:
@@ -222,7 +167,7 @@ async def test_an_expired_call_never_runs_and_its_mates_do() -> None:
         assert labels_of(await timely) == [[2, 3]]
         await first
     assert b.retriever.batches == [["900"], ["2"]]
-    assert b.value("queue_dropped_total", reason="expired") == 1
+    assert b.value("queue_dropped_total", reason="expired", stage="encode") == 1
 
 
 async def test_when_nobody_waits_any_more_the_engine_becomes_idle() -> None:

@@ -16,8 +16,8 @@ from motherlode.core.repository import Repository
 from motherlode.core.retriever import Retriever
 from motherlode.core.topk import TopK
 from motherlode.inference import open_inference_pb2 as pb
+from motherlode.server.call import Answer, Call
 from motherlode.server.config import ServerConfig
-from motherlode.server.engine import Answer, Call
 from motherlode.server.metrics import Meters
 from motherlode.server.open_inference.wire import choose_version, write_response
 from motherlode.server.slot import Catalog, ServedVersion

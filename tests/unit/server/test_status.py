@@ -9,7 +9,7 @@ from google.rpc import error_details_pb2
 
 from motherlode.core import errors
 from motherlode.server import status
-from motherlode.server.engine import ExpiredError, InternalError
+from motherlode.server.call import ExpiredError, InternalError
 
 Code = grpc.StatusCode
 
@@ -33,8 +33,13 @@ CASES = [
         Code.RESOURCE_EXHAUSTED,
         "QUEUE_FULL",
     ),
+    (
+        errors.OverloadedError("slow", retry_after_s=0.5, reason="QUEUE_DELAY"),
+        Code.RESOURCE_EXHAUSTED,
+        "QUEUE_DELAY",
+    ),
     (errors.UnavailableError("bye", reason="DRAINING"), Code.UNAVAILABLE, "DRAINING"),
-    (ExpiredError("late"), Code.DEADLINE_EXCEEDED, "DEADLINE_EXCEEDED"),
+    (ExpiredError("search"), Code.DEADLINE_EXCEEDED, "DEADLINE_EXCEEDED"),
     (status.UnimplementedError("no admin"), Code.UNIMPLEMENTED, "UNIMPLEMENTED"),
 ]
 UNFORESEEN = [
@@ -84,6 +89,11 @@ def test_a_wrong_value_names_its_field_what_was_expected_and_what_came(
         "expected": error.expected,
         "actual": error.actual,
     }
+
+
+def test_a_deadline_that_passed_names_the_stage_that_was_not_reached() -> None:
+    [info] = details(ExpiredError("search"), error_details_pb2.ErrorInfo)
+    assert dict(info.metadata) == {"stage": "search"}
 
 
 def test_a_full_queue_says_when_to_retry() -> None:

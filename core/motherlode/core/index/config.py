@@ -150,6 +150,19 @@ def candidates_for(config: ScanConfig | IvfConfig, count: int) -> int:
     return count * (config.refine or _REFINE[config.codes])
 
 
+def most_candidates(config: IndexConfig, count: int) -> int:
+    """Labels that a search for `count` hits may look at closely, but for a constant number."""
+    scanned = count + count // 8
+    match config:
+        case ScanConfig() | IvfConfig():
+            return max(scanned, candidates_for(config, count))
+        case HnswConfig():
+            return max(scanned, config.ef_search)
+        case LearnedConfig():
+            return max(scanned, config.shortlist)
+    return scanned
+
+
 def subvector_width_of(config: ScanConfig | IvfConfig) -> int:
     """Values of an embedding that share one code of product quantisation."""
     return config.subvector_width or _SUBVECTOR_WIDTH[config.codes]

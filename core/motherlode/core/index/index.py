@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from motherlode.core.errors import InvalidQueryError
-from motherlode.core.index.config import IndexConfig
+from motherlode.core.index.config import IndexConfig, most_candidates
 from motherlode.core.index.facts import facts_of
 from motherlode.core.index.faiss import (
     FAISS_VERSION,
@@ -163,6 +163,11 @@ class LabelIndex(ABC):
     def gpu_bytes(self) -> int:
         """Memory that it holds on GPUs, in bytes, without the buffers of FAISS."""
         return 0
+
+    @final
+    def num_candidates(self, k: int) -> int:
+        """The most labels that a search for k hits looks at closely, for each query."""
+        return int(min(most_candidates(self.config, k) + MARGIN, self.num_labels))
 
     @final
     def configured(self, config: IndexConfig) -> Self:

@@ -142,7 +142,7 @@ class InferenceServicer(open_inference_pb2_grpc.GRPCInferenceServiceServicer):
     ) -> pb.ModelInferResponse:
         try:
             return await self._reception.answer(
-                request, MODEL_INFER, "ModelInfer", context.time_remaining()
+                request, MODEL_INFER, "ModelInfer", context.time_remaining(), context.peer()
             )
         except Exception as error:
             await abort(context, in_terms_of_tensors(error))

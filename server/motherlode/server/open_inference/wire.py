@@ -5,8 +5,8 @@ from __future__ import annotations
 from motherlode.core.errors import InvalidInputError
 from motherlode.core.retriever import Retriever
 from motherlode.inference import open_inference_pb2 as pb
+from motherlode.server.call import Answer, Call
 from motherlode.server.config import ServerConfig
-from motherlode.server.engine import Answer, Call
 from motherlode.server.limits import check_answer_size
 from motherlode.server.open_inference.inputs import K, read_k, read_queries
 from motherlode.server.open_inference.outputs import (

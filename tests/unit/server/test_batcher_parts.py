@@ -1,0 +1,96 @@
+"""Calls in parts, what is dropped in their midst, and an idle server."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from motherlode.server.call import ExpiredError, InternalError
+from tests.support.batching import ANY_LIMITS, Bench, bench, labels_of
+from tests.support.fake_retriever import FakeRetriever
+from tests.support.virtual_time import run_in_virtual_time
+from tests.support.waiting import until
+
+
+@pytest.mark.asyncio
+async def test_a_call_above_the_batch_limit_runs_in_parts() -> None:
+    async with bench(max_batch=2) as b:
+        answer, other = await asyncio.gather(b.submit("1", "few 2", "3", "4", "5"), b.submit("6"))
+    assert b.retriever.batches == [["1", "few 2"], ["3", "4"], ["5", "6"]]
+    assert labels_of(answer) == [[1, 2], [2], [3, 4], [4, 5], [5, 6]]
+    assert labels_of(other) == [[6, 7]]
+    assert answer.times.search_s == 3 * 0.25
+
+
+@pytest.mark.asyncio
+async def test_a_batch_stays_within_the_memory_that_it_may_take() -> None:
+    async with bench(max_batch_bytes=3 * FakeRetriever.BYTES_PER_QUERY) as b:
+        await b.submit("1", "2", "3", "4")
+    assert b.retriever.batches == [["1", "2", "3"], ["4"]]
+
+
+@pytest.mark.asyncio
+async def test_another_callers_query_waits_for_one_part_of_a_large_call_at_most() -> None:
+    async with bench(max_batch=2) as b:
+        b.retriever.hold()
+        large = b.submit(*"123456", caller="bulk")
+        await asyncio.to_thread(b.retriever.wait_entered)
+        single = b.submit("9", caller="single")
+        b.retriever.release()
+        await asyncio.gather(large, single)
+    assert b.retriever.batches == [["1", "2"], ["9", "3"], ["4", "5"], ["6"]]
+
+
+@pytest.mark.asyncio
+async def test_a_call_that_fails_in_a_part_does_not_run_on(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    async with bench(max_batch=2) as b:
+        with pytest.raises(InternalError):
+            await b.submit("fail", "2", "3", "4")
+        await b.batcher.wait_idle()
+    assert b.retriever.batches == [["fail", "2"]]
+    assert len(caplog.records) == 1
+
+
+@pytest.mark.parametrize("way", ["cancelled", "expired"])
+@pytest.mark.asyncio
+async def test_a_large_call_that_nobody_waits_for_any_more_does_not_run_on(way: str) -> None:
+    async with bench(max_batch=2) as b:
+        call = b.call(*"1234")
+        b.retriever.after_search = lambda: b.lose(call, way)
+        b.batcher.submit(call)
+        await b.batcher.wait_idle()
+        assert b.value("queue_depth") == 0
+        if way == "expired":
+            with pytest.raises(ExpiredError, match="before the encode"):
+                await call.future
+    assert b.retriever.batches == [["1", "2"]]
+    assert b.value("queue_dropped_total", reason=way, stage="encode") == 1
+
+
+@pytest.mark.parametrize("way", ["cancelled", "expired"])
+@pytest.mark.asyncio
+async def test_what_nobody_waits_for_after_the_encoding_is_not_searched(way: str) -> None:
+    async with bench() as b:
+        lost, kept = b.call("1", "2"), b.call("3")
+        b.retriever.after_encoding = lambda: b.lose(lost, way)
+        answers = [b.batcher.submit(lost), b.batcher.submit(kept)]
+        assert labels_of(await answers[1]) == [[3, 4]]
+        if way == "expired":
+            with pytest.raises(ExpiredError, match="before the search"):
+                await answers[0]
+        await until(lambda: b.value("queue_dropped_total", reason=way, stage="search") == 1)
+    assert b.retriever.searched == [["3"]]
+
+
+def test_an_idle_server_adds_no_wait_at_all() -> None:
+    async def ask_one_after_another() -> float:
+        b = Bench(ANY_LIMITS)
+        b.served.usual_duration_s = 0.0005
+        for i in range(5):
+            assert labels_of(await b.submit(str(i))) == [[i, i + 1]]
+        return asyncio.get_running_loop().time()
+
+    assert run_in_virtual_time(ask_one_after_another()) == 0.0

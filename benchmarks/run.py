@@ -44,7 +44,7 @@ def run_all(scratch: Path, debian: Path | None) -> None:
     run("index.py")
     run("serving.py", repository, "geonames")
     run("overload.py", repository, "geonames")
-    run("reload.py", repository, "geonames")
+    run("gated_reload.py", repository, "geonames", "--swaps", 100, "--faults")
     run("scoring.py", repository, "geonames", data / "test.jsonl.gz")
 
 

@@ -27,6 +27,7 @@ class Served:
 
     address: str
     metrics: str
+    admin: str
     pid: int
     version: int
 
@@ -59,7 +60,8 @@ def serve(repository: Path, model: str, *settings: str) -> Iterator[Served]:
             _wait_ready(process, ready, log)
             document = json.loads(ready.read_text("utf-8"))
             version = document["models"][model]
-            yield Served(document["listen"], document["metrics"], document["pid"], version)
+            addresses = (document[port] for port in ("listen", "metrics", "admin"))
+            yield Served(*addresses, document["pid"], version)
         finally:
             process.send_signal(signal.SIGTERM)
             process.wait()

@@ -12,10 +12,10 @@ from motherlode.core.index import LabelFilter
 from motherlode.core.queries import DenseQueries, EmbeddingQueries, Queries, TextQueries
 from motherlode.core.repository import Repository
 from motherlode.core.retriever import Retriever
-from motherlode.server.admission import QueueLimits
 from motherlode.server.batcher import Batcher
 from motherlode.server.call import Answer, Call
 from motherlode.server.metrics import Meters
+from motherlode.server.queue_limits import QueueLimits
 from motherlode.server.slot import ServedVersion
 from tests.support.bundles import publish_dense, publish_tiny
 

@@ -20,7 +20,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from motherlode.core.repository import Repository
 from motherlode.server.app import Server
 from motherlode.server.config import load_config
-from motherlode.server.gate import Loader
+from motherlode.server.gate import warm_up
 from motherlode.v1 import retrieval_pb2 as pb
 from motherlode.v1 import retrieval_pb2_grpc
 from tests.support.bundles import publish_tiny
@@ -232,14 +232,13 @@ async def test_a_server_is_not_ready_before_its_models_are_warm(
     repository: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     entered, released = threading.Event(), threading.Event()
-    warm_up = Loader.warm_up
 
     def slow_warm_up(*arguments: Any) -> None:
         entered.set()
         assert released.wait(TIMEOUT_S)
         warm_up(*arguments)
 
-    monkeypatch.setattr(Loader, "warm_up", slow_warm_up)
+    monkeypatch.setattr("motherlode.server.intake.warm_up", slow_warm_up)
     config = load_config(
         None, {"repository": repository, "listen": ANY_PORT, "metrics": ANY_PORT, "admin": ANY_PORT}
     )

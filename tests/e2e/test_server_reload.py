@@ -16,7 +16,6 @@ import pytest
 from motherlode.core.queries import TextQueries
 from motherlode.core.repository import Repository
 from motherlode.core.retriever import Retriever
-from motherlode.server.gate import Loader
 from motherlode.v1 import retrieval_pb2 as pb
 from tests.support.bundles import forge_manifest, publish_tiny
 from tests.support.servers import Barrier, RunningServer, running_server
@@ -67,6 +66,11 @@ def swap_index(folder: Path) -> None:
     shutil.copy(folder.parent / "000001" / "index" / "index.faiss", folder / "index")
 
 
+def swap_index_and_hide_it(folder: Path) -> None:
+    swap_index(folder)
+    forge_manifest(folder)
+
+
 def swap_encoder_and_hide_it(folder: Path) -> None:
     shutil.copy(folder.parent / "000001" / "encoder.safetensors", folder)
     forge_manifest(folder)
@@ -83,19 +87,27 @@ def break_manifest(folder: Path) -> None:
 
 
 BAD = [
-    (corrupt, "bundle", "label_embeddings.safetensors"),
-    (lose_a_file, "bundle", "encoder.safetensors"),
-    (cut_a_file, "bundle", "labels.arrow"),
-    (swap_index, "bundle", "index.faiss"),
-    (swap_encoder_and_hide_it, "gate", "encoder.safetensors"),
-    (make_newer, "unsupported_format", "format version 99"),
-    (break_manifest, "bundle", "manifest.json"),
+    (corrupt, "verify", "bundle", "label_embeddings.safetensors"),
+    (lose_a_file, "verify", "bundle", "encoder.safetensors"),
+    (cut_a_file, "verify", "bundle", "labels.arrow"),
+    (swap_index, "verify", "bundle", "index.faiss"),
+    (swap_index_and_hide_it, "load", "bundle", "index.faiss"),
+    (swap_encoder_and_hide_it, "gate", "gate", "encoder.safetensors"),
+    (make_newer, "verify", "unsupported_format", "format version 99"),
+    (break_manifest, "verify", "bundle", "manifest.json"),
 ]
 
 
-@pytest.mark.parametrize(("spoil", "reason", "told"), BAD, ids=[row[0].__name__ for row in BAD])
+@pytest.mark.parametrize(
+    ("spoil", "stage", "reason", "told"), BAD, ids=[row[0].__name__ for row in BAD]
+)
 async def test_a_bad_version_is_refused_and_the_old_one_serves(
-    repository: Path, spoil: Callable[[Path], None], reason: str, told: str
+    repository: Path,
+    caplog: pytest.LogCaptureFixture,
+    spoil: Callable[[Path], None],
+    stage: str,
+    reason: str,
+    told: str,
 ) -> None:
     async with running_server(repository) as server:
         spoil(Repository(repository).path_of("tiny", publish_tiny(repository, seed=1)))
@@ -107,6 +119,8 @@ async def test_a_bad_version_is_refused_and_the_old_one_serves(
         # Looked at twice, tried once.
         assert server.metric("model_loads_total", **labels) == 1
     assert (response.version, model.version) == (1, 1)
+    assert model.load_error.startswith(f"tiny@2: {stage}: ")
+    assert model.load_error in caplog.text
     assert told in model.load_error
     assert str(repository) not in model.load_error
 
@@ -196,7 +210,7 @@ async def test_a_call_under_way_is_answered_by_the_version_it_began_with(
 
 
 async def test_a_retired_version_leaves_memory_and_metrics(repository: Path) -> None:
-    async with running_server(repository) as server:
+    async with running_server(repository, kept_versions=0) as server:
         await server.ask("topic7")
         gone = weakref.ref(server.current().retriever)
         publish_tiny(repository, seed=1)
@@ -229,51 +243,6 @@ async def test_kept_versions_can_be_asked_by_number_until_they_leave(repository:
             await server.ask("topic7", model=pb.ModelRef(version=1))
     assert kept.version == 2
     assert "tiny@3, tiny@2" in (error.value.details() or "")
-
-
-async def test_a_serving_alias_decides_which_version_serves(repository: Path) -> None:
-    publish_tiny(repository, seed=1)
-    Repository(repository).set_alias("tiny", "stable", 1)
-    async with running_server(repository, serve_alias="stable") as server:
-        before = await server.ask("topic7")
-        Repository(repository).set_alias("tiny", "stable", 2)
-        await scan(server)
-        after = await server.ask("topic7")
-        Repository(repository).set_alias("tiny", "stable", 1)
-        await scan(server)
-        back = await server.ask("topic7")
-    assert [one.version for one in (before, after, back)] == [1, 2, 1]
-
-
-async def test_without_its_alias_a_model_serves_its_newest_version(repository: Path) -> None:
-    publish_tiny(repository, seed=1)
-    async with running_server(repository, serve_alias="stable") as server:
-        assert (await server.ask("topic7")).version == 2
-
-
-async def test_broken_aliases_change_nothing_and_are_told(repository: Path) -> None:
-    Repository(repository).set_alias("tiny", "stable", 1)
-    async with running_server(repository, serve_alias="stable") as server:
-        publish_tiny(repository, seed=1)
-        (repository / "tiny" / "aliases.json").write_text("{", encoding="utf-8")
-        await scan(server)
-        assert (await server.ask("topic7")).version == 1
-        assert "aliases.json" in (await server.info()).models[0].load_error
-
-
-async def test_nothing_is_loaded_that_unreadable_aliases_may_have_rolled_back(
-    repository: Path,
-) -> None:
-    publish_tiny(repository, seed=1)
-    aliases = repository / "tiny" / "aliases.json"
-    aliases.write_text("{", encoding="utf-8")
-    async with running_server(repository, serve_alias="stable") as server:
-        assert "aliases.json" in (await server.info()).models[0].load_error
-        with pytest.raises(grpc.aio.AioRpcError, match="no version of model tiny is loaded"):
-            await server.ask("topic7")
-        aliases.write_text('{"stable": 1}', encoding="utf-8")
-        await scan(server)
-        assert (await server.ask("topic7")).version == 1
 
 
 async def test_a_wanted_model_that_is_not_there_is_told_once(
@@ -371,14 +340,14 @@ async def test_a_failure_that_may_pass_is_tried_again_after_a_while(
     retry_after_s: float,
     version: int,
 ) -> None:
-    def fail(*_: object) -> None:
+    def fail(*_: object, **__: object) -> None:
         raise error
 
-    monkeypatch.setattr("motherlode.server.watcher._RETRY_OTHER_FAILURES_S", retry_after_s)
+    monkeypatch.setattr("motherlode.server.failure._RETRY_OTHER_FAILURES_S", retry_after_s)
     async with running_server(repository) as server:
         publish_tiny(repository, seed=1)
         with monkeypatch.context() as patch:
-            patch.setattr(Loader, "load", fail)
+            patch.setattr("motherlode.server.intake.read_bundle", fail)
             await scan(server)
         labels = {"model": "tiny", "result": "failed", "reason": reason}
         assert server.metric("model_loads_total", **labels) == 1

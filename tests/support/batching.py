@@ -8,10 +8,10 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 from motherlode.core.queries import TextQueries
-from motherlode.server.admission import QueueLimits
 from motherlode.server.batcher import Batcher
 from motherlode.server.call import Answer, Call
 from motherlode.server.metrics import Meters
+from motherlode.server.queue_limits import QueueLimits
 from motherlode.server.slot import ServedVersion
 from tests.support.fake_retriever import FakeRetriever
 

@@ -41,6 +41,7 @@ _COMMANDS = {
     "score": ("motherlode.cli.score:score", "Write the top labels of every query of a file."),
     "serve": ("motherlode.cli.serve:serve", "Serve a repository's models over gRPC."),
     "query": ("motherlode.cli.query:query", "Ask a running server."),
+    "admin": ("motherlode.cli.admin:app", "Operate a running server: versions, aliases, canaries."),
     "tune": ("motherlode.cli.tune:tune", "Give a published model an index that meets targets."),
     "labels": ("motherlode.cli.labels:app", "Change the labels of a published model."),
     "inspect": ("motherlode.cli.inspect:inspect", "Show what a repository or a model holds."),

@@ -2,6 +2,14 @@
 
 from __future__ import annotations
 
+from motherlode.clients.admin import (
+    AdminClient,
+    CanaryStatus,
+    GateFigure,
+    ModelStatus,
+    VersionState,
+    VersionStatus,
+)
 from motherlode.clients.asynchronous import AsyncClient
 from motherlode.clients.blocking import Client
 from motherlode.clients.errors import (
@@ -13,6 +21,7 @@ from motherlode.clients.errors import (
     InvalidArgumentError,
     NotFoundError,
     OverloadedError,
+    RefusedError,
     ServerError,
     TooLargeError,
     UnavailableError,
@@ -26,22 +35,27 @@ from motherlode.clients.result import Hit, Notice, StageTimings, TopKResult
 
 __all__ = [
     "AccessError",
+    "AdminClient",
     "AsyncClient",
     "CallCancelledError",
+    "CanaryStatus",
     "Client",
     "ClientError",
     "DeadlineError",
     "FieldViolation",
+    "GateFigure",
     "HealthStatus",
     "Hit",
     "InvalidArgumentError",
     "Limits",
     "ModelInfo",
+    "ModelStatus",
     "NotFoundError",
     "Notice",
     "OverloadedError",
     "QueryBatch",
     "QuestionOptions",
+    "RefusedError",
     "ServerError",
     "ServerInfo",
     "StageTimings",
@@ -50,5 +64,7 @@ __all__ = [
     "UnavailableError",
     "UnsupportedError",
     "VersionChangedError",
+    "VersionState",
+    "VersionStatus",
     "query_batch",
 ]

@@ -4,6 +4,7 @@ ClientError
 ├── InvalidArgumentError     the request is wrong, says this client or the server: names the field
 ├── NotFoundError            no such model, version, alias or label
 ├── UnsupportedError         a valid request that this server cannot answer
+├── RefusedError             the server will not load that version: it did not pass a stage
 ├── TooLargeError            one query alone is more than the server takes; larger batches are split
 ├── OverloadedError          the server's queue is full; says when to try again
 ├── UnavailableError         nothing answers at the address, or the server is starting or stopping
@@ -30,6 +31,7 @@ __all__ = [
     "InvalidArgumentError",
     "NotFoundError",
     "OverloadedError",
+    "RefusedError",
     "ServerError",
     "TooLargeError",
     "UnavailableError",
@@ -98,6 +100,13 @@ class InvalidArgumentError(ClientError, ValueError):
 
 class NotFoundError(ClientError):
     """No such model, version, alias or label."""
+
+
+class RefusedError(ClientError):
+    """The server will not load a version.
+
+    `reason` is GATE_REFUSED where it is not good enough, LOAD_REFUSED where it cannot be loaded.
+    """
 
 
 class UnsupportedError(ClientError):

@@ -76,6 +76,8 @@ def _error(name: str, message: str, details: list[Any]) -> ClientError:
             for violation in request.field_violations
         )
         return errors.InvalidArgumentError(message, reason=reason, violations=violations)
+    if reason in ("GATE_REFUSED", "LOAD_REFUSED"):
+        return errors.RefusedError(message, reason=reason)
     return _CLASSES.get(name, errors.ServerError)(message, reason=reason)
 
 

@@ -39,6 +39,7 @@ class Retriever:
         model: Name of the model.
         version: Number of the version.
         digest: Digest of the bundle; the same digest gives the same answers.
+        bundle: The parts that it is made of.
         manifest: Manifest of the bundle.
         labels: What the rows of a TopK stand for.
         query_kinds: Kinds of query it takes, of `text`, `sparse`, `features` and `embeddings`. With
@@ -60,7 +61,7 @@ class Retriever:
         self.num_features = bundle.encoder.num_features
         self.width = bundle.encoder.width
         self.path = QueryPath(bundle.featurizer, bundle.encoder, bundle.index, bundle.ranker)
-        self._bundle = bundle
+        self.bundle = bundle
 
     @classmethod
     def load(
@@ -160,17 +161,17 @@ class Retriever:
         Raises:
             BundleError: If an embedding, a score or a label is not what it was when published.
         """
-        golden = self._bundle.golden
+        golden = self.bundle.golden
         difference = golden.embedding_difference(self.encode(golden.queries))
         if difference is not None:
             reason = f"does not give the embeddings in {GOLDEN_FILE}: {difference}"
-            raise BundleError(self._bundle.path / ENCODER_FILE, reason)
+            raise BundleError(self.bundle.path / ENCODER_FILE, reason)
         difference = golden.hit_difference(self.top_k(golden.queries, golden.k))
         if difference is not None:
             reason = f"does not give the hits in {GOLDEN_FILE}: {difference}"
             # A label tree of other data is as likely as an index of other labels.
             part = INDEX_FILE if self.path.ranker is None else RANKER_FOLDER
-            raise BundleError(self._bundle.path / part, reason)
+            raise BundleError(self.bundle.path / part, reason)
 
     def _check_rows(self, rows: IntArray) -> None:
         if len(rows) and (rows[0] < 0 or rows[-1] >= len(self.labels)):

@@ -1,203 +1,199 @@
-"""Whether a call may wait: by what waits already, and by how long it would wait.
+"""Whether a new version may come in, and what must leave memory for it; decided before it is read.
 
-A call that is not to be answered in time is best refused at once: its caller can turn to another
-server, and this one does not spend on it what others need.
+What a version needs is what its manifest predicts. What there is: the memory that the kernel could
+give without swapping, of the machine and of its control group, less a tenth; and, where a limit is
+set, what the versions loaded so far leave of it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import enum
+import os
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
-from operator import attrgetter
-from typing import final
+from pathlib import Path
+from typing import Literal, final
 
-from motherlode.core.errors import OverloadedError, RequestTooLargeError
-from motherlode.server.call import Call
-from motherlode.server.fair_queue import FairQueue, Line
+from motherlode.core.errors import MotherlodeError
+from motherlode.core.manifest import EMBEDDINGS_FILE, INDEX_FILE, Manifest
 
-_SHORTEST_RETRY_S = 0.01
-_LONGEST_RETRY_S = 5.0
-_SECONDS_PER_QUERY_AT_FIRST = 0.001
-_SMOOTHING = 0.1
-# Of an efficient batch's time, what its fixed cost takes, in parts of what its queries take.
-_FIXED_SHARE = 0.1
-# With fewer, the engine would stand still between bursts of calls.
-_FEWEST_QUEUED = 16
+ReloadPolicy = Literal["auto", "double_buffer", "drain"]
 
-_QUERIES: Callable[[Line | Call], int] = attrgetter("num_left")
-_BYTES: Callable[[Line | Call], int] = attrgetter("num_bytes")
+_UNLIMITED = 2**63
+_HEADROOM = 0.1
+
+
+@final
+class AdmissionError(MotherlodeError):
+    """There is no room for the version."""
+
+
+@final
+class Way(enum.Enum):
+    """How a version comes in.
+
+    Attributes:
+        BESIDE: It is loaded while all others stay.
+        WITHOUT_KEPT: Versions that are merely kept go first.
+        DRAIN: The serving version goes first; until the new one serves, calls are refused.
+    """
+
+    BESIDE = "beside"
+    WITHOUT_KEPT = "without_kept"
+    DRAIN = "drain"
 
 
 @final
 @dataclass(frozen=True, slots=True)
-class QueueLimits:
-    """What may wait.
+class Footprint:
+    """Predicted memory of a version.
 
     Attributes:
-        max_queries: Queries of all callers together.
-        max_bytes: Memory that they hold.
-        max_delay_s: Longest wait that a call may expect when it comes, but for the queries of one
-            efficient batch, which may always wait.
-        max_batch: Queries of the largest batch.
+        total_bytes: All of it.
+        mapped_bytes: The part that lies in mapped files. The kernel takes its pages back when it
+            needs them, so a reading of free memory has them already.
     """
 
-    max_queries: int
-    max_bytes: int
-    max_delay_s: float
-    max_batch: int
+    total_bytes: int
+    mapped_bytes: int = 0
+
+    @classmethod
+    def of(cls, manifest: Manifest) -> Footprint:
+        """What the manifest predicts."""
+        total_bytes, files = manifest.memory.ram_bytes, manifest.files
+        mapped = sum(files[n].size_bytes for n in (EMBEDDINGS_FILE, INDEX_FILE) if n in files)
+        return cls(total_bytes, min(mapped, total_bytes))
 
 
 @final
-class Pace:
-    """How fast queries are served, going by the latest batches.
+@dataclass(frozen=True, slots=True)
+class Occupancy:
+    """Who is in memory when a version wants to come in.
 
-    The time of a batch is taken as a fixed cost and a cost a query, found from small batches and
-    from the latest ones.
+    Attributes:
+        serving: The version that would be replaced; None if the model has none.
+        kept: Versions of the same model that could go.
+        others: All other loaded versions, of whatever model.
     """
 
-    def __init__(self) -> None:
-        self._recent = _Mean(1.0, _SECONDS_PER_QUERY_AT_FIRST)
-        # By the binary length of the number of queries.
-        self._by_size: dict[int, _Mean] = {}
-        self._latest = 0
+    serving: Footprint | None = None
+    kept: Sequence[Footprint] = ()
+    others: Sequence[Footprint] = ()
 
     @property
-    def seconds_per_query(self) -> float:
-        """Mean over the queries of the latest batches, so that large batches count for more."""
-        return self._recent.duration_s / self._recent.num_queries
-
-    def note(self, num_queries: int, duration_s: float) -> None:
-        """A batch of so many queries took so long, the ways there and back included."""
-        self._recent.add(num_queries, duration_s)
-        self._latest = num_queries.bit_length()
-        mean = self._by_size.setdefault(self._latest, _Mean(num_queries, duration_s))
-        mean.add(num_queries, duration_s)
-
-    def efficient_batch(self, most: int) -> int:
-        """Queries that make a batch large enough for its fixed cost to matter little.
-
-        Args:
-            most: Where larger batches are always better, as far as is known.
-        """
-        if len(self._by_size) < 2:
-            return most
-        small = self._by_size[min(self._by_size)]
-        large = self._by_size[max(self._by_size)]
-        if self._by_size[self._latest] is not small:
-            large = self._by_size[self._latest]
-        each_s = (large.duration_s - small.duration_s) / (large.num_queries - small.num_queries)
-        fixed_s = max(0.0, small.duration_s - each_s * small.num_queries)
-        if each_s * most * _FIXED_SHARE <= fixed_s:
-            return most
-        return min(most, max(_FEWEST_QUEUED, int(fixed_s / (each_s * _FIXED_SHARE))))
-
-
-@final
-class _Mean:
-    """Sizes and times of batches, the latest most."""
-
-    __slots__ = ("duration_s", "num_queries")
-
-    def __init__(self, num_queries: float, duration_s: float) -> None:
-        self.num_queries = float(num_queries)
-        self.duration_s = duration_s
-
-    def add(self, num_queries: float, duration_s: float) -> None:
-        self.num_queries += _SMOOTHING * (num_queries - self.num_queries)
-        self.duration_s += _SMOOTHING * (duration_s - self.duration_s)
+    def loaded(self) -> list[Footprint]:
+        """All of them."""
+        return [*([self.serving] if self.serving else []), *self.kept, *self.others]
 
 
 @final
 class Admission:
-    """Guards the queue.
+    """Chooses the way in.
 
     Args:
-        limits: What may wait.
-        queue: What waits.
-        on_refusal: Gets each refusal, also of a call that had been admitted and has to make room.
+        policy: `auto` drains where nothing else fits, `double_buffer` never, `drain` always.
+        limit_bytes: What all versions may have together by prediction; None for no limit.
+        read_available: Gives the free memory, in bytes.
     """
 
     def __init__(
-        self, limits: QueueLimits, queue: FairQueue, on_refusal: Callable[[OverloadedError], None]
+        self, policy: ReloadPolicy, limit_bytes: int | None, read_available: Callable[[], int]
     ) -> None:
-        self.pace = Pace()
-        self._limits = limits
-        self._queue = queue
-        self._on_refusal = on_refusal
+        self._policy = policy
+        self._limit_bytes = limit_bytes
+        self._read_available = read_available
 
-    def admit(self, call: Call, now: float) -> None:
-        """Makes sure that there is room for a call, and that it will not wait in vain.
+    def choose(self, new: Footprint, there: Occupancy, *, may_drain: bool = True) -> Way:
+        """How the version comes in.
 
-        A full queue refuses the latest call of the caller who has the most in it, be it this one or
-        one that waits.
+        Args:
+            new: What wants to come in.
+            there: Who is in memory.
+            may_drain: Whether it is to take the serving version's place.
 
         Raises:
-            OverloadedError: If it has to come again later.
-            RequestTooLargeError: If it does not fit into an empty queue.
+            AdmissionError: If it does not fit; says how much is missing.
         """
-        self._check_fits(call)
-        self._check_wait(call, now)
-        limits, queue = self._limits, self._queue
-        excess = queue.num_left + call.num_left - limits.max_queries
-        if excess > 0:
-            told = f"{queue.num_left} queries wait, of at most {limits.max_queries}"
-            self._make_room(call, excess, _QUERIES, self._refusal(told, "QUEUE_FULL"))
-        excess = queue.num_bytes + call.num_bytes - limits.max_bytes
-        if excess > 0:
-            told = f"queries that wait hold {queue.num_bytes} bytes, of at most {limits.max_bytes}"
-            self._make_room(call, excess, _BYTES, self._refusal(told, "QUEUE_BYTES"))
+        serving = [] if there.serving is None else [there.serving]
+        departures = {
+            Way.BESIDE: [],
+            Way.WITHOUT_KEPT: [*there.kept],
+            Way.DRAIN: [*there.kept, *serving],
+        }
+        ways = self._ways(is_replacing=may_drain and bool(serving))
+        available = self._available(there)
+        for way in ways:
+            room = min(available + _anonymous(departures[way]), self._rest(there, departures[way]))
+            if new.total_bytes <= room:
+                return way
+        raise AdmissionError(
+            f"{new.total_bytes:,} bytes are predicted, and there is room for {max(room, 0):,}"
+            f" (reload_policy {self._policy})"
+        )
 
-    def _check_fits(self, call: Call) -> None:
-        if call.num_left > self._limits.max_queries:
-            expected = f"at most {self._limits.max_queries} queries, as many as may wait"
-            raise RequestTooLargeError("queries", expected=expected, actual=call.num_left)
-        if call.num_bytes > self._limits.max_bytes:
-            expected = f"at most {self._limits.max_bytes} bytes in memory, as may wait"
-            raise RequestTooLargeError("queries", expected=expected, actual=call.num_bytes)
+    def _ways(self, *, is_replacing: bool) -> list[Way]:
+        if self._policy == "drain" and is_replacing:
+            return [Way.DRAIN]
+        is_last_resort = self._policy == "auto" and is_replacing
+        return [Way.BESIDE, Way.WITHOUT_KEPT, *([Way.DRAIN] if is_last_resort else [])]
 
-    def _check_wait(self, call: Call, now: float) -> None:
-        num_before = self._queue.num_before(call.caller)
-        wait_s = num_before * self.pace.seconds_per_query
-        if wait_s > self._limits.max_delay_s and not self._may_wait(call, num_before):
-            limit = f"at most {self._limits.max_delay_s:.3g} s"
-            self._refuse(f"a wait of {wait_s:.3g} s is expected, {limit} is allowed", "QUEUE_DELAY")
-        if now < call.deadline < now + wait_s:
-            left = f"the deadline is {call.deadline - now:.3g} s away"
-            self._refuse(f"a wait of {wait_s:.3g} s is expected, {left}", "QUEUE_DEADLINE")
+    def _available(self, there: Occupancy) -> int:
+        if there.serving is None and not there.kept:
+            # To refuse the only version would help nobody, and mapped files may exceed memory.
+            return _UNLIMITED
+        return int(self._read_available() * (1 - _HEADROOM))
 
-    def _may_wait(self, call: Call, num_before: int) -> bool:
-        """Whether a call may wait longer than others."""
-        return call.is_patient or num_before < self.pace.efficient_batch(self._limits.max_batch)
+    def _rest(self, there: Occupancy, leaving: Iterable[Footprint]) -> int:
+        if self._limit_bytes is None:
+            return _UNLIMITED
+        return self._limit_bytes - _total(there.loaded) + _total(leaving)
 
-    def _make_room(
-        self,
-        call: Call,
-        excess: int,
-        size_of: Callable[[Line | Call], int],
-        refusal: OverloadedError,
-    ) -> None:
-        victims: list[Call] = []
-        while excess > 0:
-            victim = self._queue.withdraw_for(call, size_of)
-            if victim is None:
-                # Each was the last of its line and group, and is again.
-                for withdrawn in reversed(victims):
-                    self._queue.put(withdrawn)
-                self._on_refusal(refusal)
-                raise refusal
-            victims.append(victim)
-            excess -= size_of(victim)
-        for victim in victims:
-            if not victim.future.done():
-                self._on_refusal(refusal)
-                victim.future.set_exception(refusal)
 
-    def _refuse(self, told: str, reason: str) -> None:
-        refusal = self._refusal(told, reason)
-        self._on_refusal(refusal)
-        raise refusal
+def available_bytes(proc: Path = Path("/proc"), cgroups: Path = Path("/sys/fs/cgroup")) -> int:
+    """Memory that could be had without swapping: the machine's, or a control group's if less.
 
-    def _refusal(self, told: str, reason: str) -> OverloadedError:
-        drained_s = self._queue.num_left * self.pace.seconds_per_query
-        retry_after_s = min(max(drained_s, _SHORTEST_RETRY_S), _LONGEST_RETRY_S)
-        return OverloadedError(told, retry_after_s=retry_after_s, reason=reason)
+    Args:
+        proc: Where the kernel shows processes.
+        cgroups: Where it shows control groups, version 2.
+    """
+    readings = [_UNLIMITED, *_of_machine(proc / "meminfo")]
+    for group in _groups(proc / "self" / "cgroup", cgroups):
+        readings += _of_group(group)
+    return max(0, min(readings))
+
+
+def _anonymous(footprints: Iterable[Footprint]) -> int:
+    return sum(one.total_bytes - one.mapped_bytes for one in footprints)
+
+
+def _total(footprints: Iterable[Footprint]) -> int:
+    return sum(one.total_bytes for one in footprints)
+
+
+def _of_machine(meminfo: Path) -> Iterator[int]:
+    with suppress(OSError, ValueError):
+        for line in meminfo.read_text("ascii").splitlines():
+            if line.startswith("MemAvailable:"):
+                yield int(line.split()[1]) * 1024
+
+
+def _groups(membership: Path, root: Path) -> list[Path]:
+    """The folders of the process's own group and all groups above it."""
+    with suppress(OSError):
+        for line in membership.read_text("utf-8").splitlines():
+            if line.startswith("0::/"):
+                path = Path(os.path.normpath(line.removeprefix("0::/") or "."))
+                return [root / one for one in (path, *path.parents) if ".." not in one.parts]
+    return []
+
+
+def _of_group(folder: Path) -> Iterator[int]:
+    """The rest of a group's limit; files' pages count as free, since the kernel can drop them."""
+    with suppress(OSError, ValueError, KeyError):
+        limit = (folder / "memory.max").read_text("ascii").strip()
+        if limit != "max":
+            lines = (folder / "memory.stat").read_text("ascii").splitlines()
+            sizes = {name: int(size) for name, size in map(str.split, lines)}
+            used = int((folder / "memory.current").read_text("ascii"))
+            yield int(limit) - used + sizes["active_file"] + sizes["inactive_file"]

@@ -20,18 +20,20 @@ from prometheus_client import start_http_server
 from motherlode.core.errors import ConfigError
 from motherlode.core.index import set_index_threads
 from motherlode.inference import open_inference_pb2_grpc
-from motherlode.server.admission import QueueLimits
+from motherlode.server.admin import SERVICE as ADMIN_SERVICE
+from motherlode.server.admin import AdminServicer, Operations
 from motherlode.server.batcher import Batcher
 from motherlode.server.config import ServerConfig, split_address
 from motherlode.server.health import SERVICES, HealthBoard
 from motherlode.server.metrics import Meters
 from motherlode.server.open_inference import InferenceServicer, refuse_other_methods
 from motherlode.server.port import Port, cannot_bind
+from motherlode.server.queue_limits import QueueLimits
 from motherlode.server.reception import Reception
 from motherlode.server.servicer import RetrievalServicer
 from motherlode.server.slot import Catalog
 from motherlode.server.watcher import Watcher
-from motherlode.v1 import retrieval_pb2_grpc
+from motherlode.v1 import model_admin_pb2_grpc, retrieval_pb2_grpc
 
 logger = logging.getLogger(__name__)
 
@@ -110,7 +112,8 @@ class Server:
         self._batcher.start()
         await self._health.start()
         self.listen_address = listen = await self._port.open(self._register, SERVICES, self._health)
-        admin = await self._admin.open(self._register_admin, (), self._health)
+        services = (ADMIN_SERVICE,)
+        admin = await self._admin.open(self._register_admin, services, self._health)
         await self.watcher.scan()
         self._reception.refusal = None
         self._watching = asyncio.create_task(self.watcher.run())
@@ -166,6 +169,9 @@ class Server:
 
     def _register_admin(self, server: Any) -> None:
         """What operators may do."""
+        operations = Operations(self._config, self.watcher)
+        servicer = AdminServicer(self.catalog, self.watcher, operations)
+        model_admin_pb2_grpc.add_ModelAdminServiceServicer_to_server(servicer, server)  # type: ignore[no-untyped-call]
 
     def _start_metrics(self) -> str:
         host, port = split_address(self._config.metrics)

@@ -16,11 +16,11 @@ import numpy as np
 
 from motherlode.core.errors import OverloadedError
 from motherlode.core.topk import TopK
-from motherlode.server.admission import Admission, QueueLimits
 from motherlode.server.call import Answer, Call, ExpiredError, Part
 from motherlode.server.engine import Batch, Engine
 from motherlode.server.fair_queue import FairQueue
 from motherlode.server.metrics import Meters
+from motherlode.server.queue_limits import Admission, QueueLimits
 
 # What the event loop can spare at a time.
 _QUICK_S = 0.002

@@ -19,6 +19,7 @@ from pydantic_settings import (
 from typing_extensions import override
 
 from motherlode.core.errors import ConfigError
+from motherlode.server.admission import ReloadPolicy
 
 # gRPC's own options are 32-bit numbers.
 _LARGEST = 2**31 - 1
@@ -62,6 +63,7 @@ class ServerConfig(BaseSettings):
         repository: Folder that holds a folder per model.
         models: Models to serve; none named means all that the repository has or will have.
         serve_alias: Serve this alias's version where a model has one; else the newest valid one.
+            Empty: always the newest.
         kept_versions: Earlier versions per model that stay loaded, so that requests may name them.
         listen: Address of the gRPC port; port 0 takes a free one.
         admin: Address of the operators' gRPC port; port 0 takes a free one.
@@ -80,6 +82,19 @@ class ServerConfig(BaseSettings):
         max_batch_bytes: Memory that a batch may take while it is searched; it is cut to that.
         max_stream_requests: Requests of one stream under way at the same time.
         reload_interval_s: Time between two looks at the repository.
+        reload_policy: Whether the serving version may be dropped before a new one is loaded: `auto`
+            does it where memory is too small for both, `double_buffer` never, `drain` always.
+        memory_limit_bytes: Most memory of all loaded versions together, as their manifests predict
+            it; None leaves it to the memory that is free.
+        gate_recall_tolerance: By how much a new version's recall may miss that in its manifest.
+        gate_latency_factor: How many times as long as the serving version's a new version's batches
+            may take; 0 does not compare them.
+        canary_percent: Share of the calls that name no version which go to the one that the alias
+            `canary` names.
+        canary_min_calls: Calls of the canary between two verdicts.
+        canary_error_factor: How many times as often as the serving version it may fail.
+        canary_latency_factor: How many times as long its median and 99th percentile may be; 0 does
+            not compare them.
         drain_delay_s: Time between the news that the server stops and its refusing of new calls.
         drain_grace_s: Longest wait for calls under way before the server stops regardless.
     """
@@ -90,8 +105,8 @@ class ServerConfig(BaseSettings):
 
     repository: Path
     models: Names = ()
-    serve_alias: str | None = None
-    kept_versions: int = Field(0, ge=0)
+    serve_alias: str = "stable"
+    kept_versions: int = Field(1, ge=0)
     listen: Address = "127.0.0.1:8001"
     metrics: Address = "127.0.0.1:8002"
     admin: Address = "127.0.0.1:8003"
@@ -108,6 +123,14 @@ class ServerConfig(BaseSettings):
     max_batch_bytes: int = Field(256 * 2**20, ge=1024)
     max_stream_requests: int = Field(8, ge=1, le=_LARGEST)
     reload_interval_s: float = Field(1.0, gt=0)
+    reload_policy: ReloadPolicy = "auto"
+    memory_limit_bytes: int | None = Field(None, ge=1)
+    gate_recall_tolerance: float = Field(0.02, ge=0, le=1)
+    gate_latency_factor: float = Field(3.0, ge=0)
+    canary_percent: float = Field(0.0, ge=0, le=100)
+    canary_min_calls: int = Field(100, ge=1)
+    canary_error_factor: float = Field(2.0, ge=1)
+    canary_latency_factor: float = Field(2.0, ge=0)
     drain_delay_s: float = Field(0.0, ge=0)
     drain_grace_s: float = Field(10.0, ge=0)
 

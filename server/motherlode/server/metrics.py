@@ -98,6 +98,12 @@ class Meters:
         self.last_reload = self._gauge(
             "model_last_reload_timestamp_seconds", "Unix time of the last swap.", "model"
         )
+        self.canary_share = self._gauge(
+            "model_canary_percent", "Share of the unpinned calls that a canary gets.", *_VERSION
+        )
+        self.canary_rollbacks = self._counter(
+            "model_canary_rollbacks_total", "Canaries taken back by themselves.", "model"
+        )
         self.version_info = self._gauge(
             "model_version_info", "1 for each loaded version.", *_VERSION, "digest", "index"
         )
@@ -118,6 +124,7 @@ class Meters:
         """Removes the series of a model that the server has no more."""
         self.loads.remove_by_labels({"model": model})
         self.last_reload.remove_by_labels({"model": model})
+        self.canary_rollbacks.remove_by_labels({"model": model})
 
     def _counter(self, name: str, text: str, *labels: str) -> Counter:
         return Counter(f"motherlode_{name}", text, labels, registry=self.registry)
@@ -189,6 +196,7 @@ class VersionMeters:
             meters.short_results,
             meters.stage_seconds,
             meters.batch_rows,
+            meters.canary_share,
             meters.version_info,
             meters.resident_bytes,
         ):

@@ -6,11 +6,12 @@ All of it belongs to the event loop's thread; the engine and the loader only hol
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from typing import final
 
 from motherlode.core.errors import InvalidInputError, NotFoundError, UnavailableError
 from motherlode.core.retriever import Retriever
+from motherlode.server.canary import Canary
 from motherlode.server.metrics import VersionMeters
 from motherlode.server.statistics import VersionStatistics
 
@@ -63,6 +64,11 @@ class ServedVersion:
         if self._num_calls == 0:
             self._idle.set()
 
+    @property
+    def num_calls(self) -> int:
+        """Calls that rely on this version now."""
+        return self._num_calls
+
     async def wait_idle(self) -> None:
         """Returns when no call relies on this version."""
         await self._idle.wait()
@@ -75,7 +81,11 @@ class Slot:
     Attributes:
         model: Its name.
         current: The serving version; None until one was loaded.
-        kept: Earlier versions that still answer requests that name them, newest first.
+        kept: Earlier versions that still answer requests that name them, the last to serve first.
+        beside: Versions that were loaded to be named, or to be on trial, and never served.
+        canary: The trial that one of them is on; None where there is none.
+        trial_error: Why the version that the alias `canary` names is not on trial; or empty.
+        is_draining: Whether calls are refused because the versions make way for a new one.
         aliases: Versions by alias, as the repository last had them.
         load_error: Why the version that should serve does not; empty where it does.
     """
@@ -84,39 +94,76 @@ class Slot:
         self.model = model
         self.current: ServedVersion | None = None
         self.kept: tuple[ServedVersion, ...] = ()
+        self.beside: tuple[ServedVersion, ...] = ()
+        self.canary: Canary | None = None
+        self.trial_error = ""
+        self.is_draining = False
         self.aliases: Mapping[str, int] = {}
         self.load_error = ""
 
     @property
     def loaded(self) -> tuple[ServedVersion, ...]:
-        """The serving version, then the kept ones."""
-        return self.kept if self.current is None else (self.current, *self.kept)
+        """The serving version, then those beside it, then the kept ones."""
+        others = (*self.beside, *self.kept)
+        return others if self.current is None else (self.current, *others)
+
+    def find(self, version: int) -> ServedVersion | None:
+        """A loaded version by its number."""
+        return next((served for served in self.loaded if served.version == version), None)
 
     def swap(self, new: ServedVersion, *, num_kept: int) -> tuple[ServedVersion, ...]:
-        """Makes a version the serving one; gives those that leave the slot."""
-        earlier = [old for old in self.loaded if old.version != new.version]
-        replaced = [old for old in self.loaded if old.version == new.version]
+        """Makes a version the serving one, loaded before or not; gives those that leave."""
+        former = () if self.current is None else (self.current,)
+        earlier = [old for old in (*former, *self.kept) if old.version != new.version]
+        replaced = [old for old in self.loaded if old.version == new.version and old is not new]
+        self.beside = tuple(old for old in self.beside if old.version != new.version)
         self.current, self.kept = new, tuple(earlier[:num_kept])
-        return (*earlier[num_kept:], *replaced)
+        return self.release((*earlier[num_kept:], *replaced))
+
+    def add(self, new: ServedVersion) -> None:
+        """Puts a version beside the serving one."""
+        self.beside = (*self.beside, new)
+
+    def release(self, leaving: Collection[ServedVersion]) -> tuple[ServedVersion, ...]:
+        """Takes versions out; gives them."""
+        if self.canary is not None and self.canary.served in leaving:
+            self.canary = None
+        if self.current in leaving:
+            self.current = None
+        self.beside = tuple(old for old in self.beside if old not in leaving)
+        self.kept = tuple(old for old in self.kept if old not in leaving)
+        return tuple(leaving)
+
+    def serving(self) -> ServedVersion:
+        """The serving version.
+
+        Raises:
+            UnavailableError: If no version could be loaded, or a new one is about to be.
+        """
+        if self.is_draining:
+            why = f"model {self.model} makes way for a new version"
+            raise UnavailableError(why, reason="RELOADING")
+        if self.current is None:
+            raise UnavailableError(self._why_none(), reason="MODEL_NOT_LOADED")
+        return self.current
 
     def choose(self, version: int | None = None, alias: str | None = None) -> ServedVersion:
-        """The version for a request: the serving one unless it names another.
+        """The version for a request: the serving one, or the canary, unless it names another.
 
         Raises:
             NotFoundError: If no such alias exists, or the version named is not loaded.
-            UnavailableError: If no version could be loaded.
+            UnavailableError: As `serving`.
         """
-        if self.current is None:
-            raise UnavailableError(self._why_none(), reason="MODEL_NOT_LOADED")
+        current = self.serving()
         if alias is not None:
             if alias not in self.aliases:
                 raise NotFoundError("alias", f"{self.model}@{alias}", known=self._known())
             version = self.aliases[alias]
         if version is None:
-            return self.current
-        for served in self.loaded:
-            if served.version == version:
-                return served
+            canary = self.canary
+            return canary.served if canary and canary.takes_next() else current
+        if (served := self.find(version)) is not None:
+            return served
         raise NotFoundError("version", f"{self.model}@{version}", known=self._known())
 
     def _why_none(self) -> str:

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import time
+from collections import deque
 from dataclasses import dataclass, field
 from typing import final
 
 from motherlode.core.query_path import StageTimes
+
+_NUM_LATEST = 1000
 
 
 @final
@@ -41,6 +44,7 @@ class VersionStatistics:
         num_queries: Queries of the answered calls.
         num_batches: Batches that ran.
         last_answer_unix_s: Unix time of the latest answer; 0 before the first.
+        latest_s: Seconds from arrival to answer of the latest calls, in their order.
     """
 
     answered: Tally = field(default_factory=Tally)
@@ -52,6 +56,7 @@ class VersionStatistics:
     num_queries: int = 0
     num_batches: int = 0
     last_answer_unix_s: float = 0.0
+    latest_s: deque[float] = field(default_factory=lambda: deque(maxlen=_NUM_LATEST))
 
     def add_answer(
         self,
@@ -64,6 +69,7 @@ class VersionStatistics:
     ) -> None:
         """A call was answered, `duration_s` after it arrived; `times` are those of its batch."""
         self.answered.add(duration_s)
+        self.latest_s.append(duration_s)
         self.queue.add(queue_s)
         self.features.add(times.features_s)
         self.compute.add(times.encode_s + times.search_s + times.rank_s)

@@ -20,6 +20,7 @@ from motherlode.core.errors import (
     UnsupportedError,
 )
 from motherlode.server.call import ExpiredError
+from motherlode.server.failure import LoadRefusedError, RepositoryUnusableError
 
 DOMAIN = "motherlode"
 
@@ -35,6 +36,8 @@ TABLE: tuple[tuple[type[Exception], grpc.StatusCode, str], ...] = (
     (InvalidInputError, grpc.StatusCode.INVALID_ARGUMENT, "INVALID_ARGUMENT"),
     (NotFoundError, grpc.StatusCode.NOT_FOUND, "NOT_FOUND"),
     (UnsupportedError, grpc.StatusCode.FAILED_PRECONDITION, "UNSUPPORTED"),
+    (LoadRefusedError, grpc.StatusCode.FAILED_PRECONDITION, "LOAD_REFUSED"),
+    (RepositoryUnusableError, grpc.StatusCode.FAILED_PRECONDITION, "REPOSITORY_UNUSABLE"),
     (OverloadedError, grpc.StatusCode.RESOURCE_EXHAUSTED, "QUEUE_FULL"),
     (UnavailableError, grpc.StatusCode.UNAVAILABLE, "UNAVAILABLE"),
     (ExpiredError, grpc.StatusCode.DEADLINE_EXCEEDED, "DEADLINE_EXCEEDED"),
@@ -57,6 +60,8 @@ def reason_of(error: Exception) -> str:
         return f"{error.kind.upper()}_NOT_FOUND"
     if isinstance(error, UnavailableError | OverloadedError):
         return error.reason
+    if isinstance(error, LoadRefusedError) and error.failure.stage == "gate":
+        return "GATE_REFUSED"
     return _row_of(error)[1]
 
 
@@ -74,6 +79,7 @@ def retry_after_s_of(error: Exception) -> float:
     is_coming = isinstance(error, UnavailableError) and error.reason in {
         "STARTING",
         "MODEL_NOT_LOADED",
+        "RELOADING",
     }
     return _RETRY_WHEN_LOADED_S if is_coming else 0.0
 
@@ -115,6 +121,8 @@ def _metadata_of(error: Exception) -> dict[str, str]:
         return {"field": error.field, "expected": error.expected, "actual": error.actual}
     if isinstance(error, ExpiredError):
         return {"stage": error.stage}
+    if isinstance(error, LoadRefusedError):
+        return {"stage": error.failure.stage, "reason": error.failure.reason}
     return {}
 
 

@@ -1,179 +1,155 @@
 from __future__ import annotations
 
-import asyncio
-from typing import Any
+from pathlib import Path
 
 import pytest
 
-from motherlode.core.errors import OverloadedError, RequestTooLargeError
-from motherlode.server.admission import Admission, Pace, QueueLimits
-from motherlode.server.fair_queue import FairQueue
-from tests.support.waiting_calls import waiting_call
+from motherlode.server.admission import (
+    Admission,
+    AdmissionError,
+    Footprint,
+    Occupancy,
+    ReloadPolicy,
+    Way,
+    available_bytes,
+)
 
-NOW = 1000.0
-
-
-class Gate:
-    """An admission before a queue that nobody takes from, at a millisecond a query."""
-
-    def __init__(
-        self, max_queries: int = 100, max_bytes: int = 1000, max_delay_s: float = 1.0
-    ) -> None:
-        self.queue = FairQueue(lambda _: True)
-        self.refusals: list[str] = []
-        self.admission = Admission(
-            QueueLimits(max_queries, max_bytes, max_delay_s, max_batch=3),
-            self.queue,
-            lambda refusal: self.refusals.append(refusal.reason),
-        )
-
-    def submit(self, num_queries: int = 1, **fields: Any) -> None:
-        call = waiting_call(num_queries, **fields)
-        self.admission.admit(call, NOW)
-        self.queue.put(call)
-
-    def refuse(self, num_queries: int = 1, **fields: Any) -> OverloadedError:
-        with pytest.raises(OverloadedError) as refusal:
-            self.submit(num_queries, **fields)
-        assert self.refusals[-1] == refusal.value.reason
-        assert refusal.value.retry_after_s > 0
-        return refusal.value
+GIB = 2**30
+KIB = 2**10
 
 
-def test_a_full_queue_refuses_by_queries() -> None:
-    gate = Gate(max_queries=5)
-    gate.submit(3)
-    gate.submit(2)
-    assert gate.refuse().reason == "QUEUE_FULL"
+def choose(
+    available: int,
+    there: Occupancy,
+    *,
+    new: int = 100,
+    policy: ReloadPolicy = "auto",
+    limit: int | None = None,
+    may_drain: bool = True,
+) -> Way:
+    admission = Admission(policy, limit, lambda: available)
+    return admission.choose(Footprint(new), there, may_drain=may_drain)
 
 
-def test_a_full_queue_refuses_by_bytes() -> None:
-    gate = Gate(max_bytes=50)
-    gate.submit(num_bytes=30)
-    assert gate.refuse(num_bytes=21).reason == "QUEUE_BYTES"
-    gate.submit(num_bytes=20)
+SERVING = Occupancy(serving=Footprint(100))
+WITH_KEPT = Occupancy(serving=Footprint(100), kept=[Footprint(100)])
 
 
 @pytest.mark.parametrize(
-    ("num_queries", "num_bytes", "expected"),
-    [(6, 1, "at most 5 queries"), (1, 51, "at most 50 bytes")],
+    ("available", "there", "way"),
+    [
+        # A tenth of what is free stays free.
+        (112, SERVING, Way.BESIDE),
+        (110, SERVING, Way.DRAIN),
+        (112, WITH_KEPT, Way.BESIDE),
+        (110, WITH_KEPT, Way.WITHOUT_KEPT),
+        (0, SERVING, Way.DRAIN),
+    ],
 )
-def test_what_would_never_fit_is_too_large_whatever_waits(
-    num_queries: int, num_bytes: int, expected: str
+def test_by_itself_it_gives_up_no_more_than_it_must(
+    available: int, there: Occupancy, way: Way
 ) -> None:
-    with pytest.raises(RequestTooLargeError, match=expected):
-        Gate(max_queries=5, max_bytes=50).submit(num_queries, num_bytes=num_bytes)
+    assert choose(available, there) is way
 
 
-def test_a_call_that_would_wait_too_long_is_refused() -> None:
-    gate = Gate(max_delay_s=0.005)
-    gate.submit(5)
-    gate.submit()
-    refusal = gate.refuse()
-    assert refusal.reason == "QUEUE_DELAY"
-    assert refusal.retry_after_s == pytest.approx(0.01)
+def test_what_would_not_fit_alone_is_refused_with_both_figures() -> None:
+    with pytest.raises(AdmissionError, match=r"1,000 bytes are predicted.* room for 145 "):
+        choose(50, SERVING, new=1000)
 
 
-def test_a_whole_batch_may_wait_however_long_it_takes() -> None:
-    gate = Gate(max_delay_s=0.001)
-    for _ in range(3):
-        gate.submit()
-    assert gate.refuse().reason == "QUEUE_DELAY"
+def test_pages_of_mapped_files_are_free_memory_already_so_to_drop_them_frees_none() -> None:
+    mapped = Occupancy(serving=Footprint(100, mapped_bytes=100))
+    with pytest.raises(AdmissionError):
+        choose(90, mapped)
 
 
-def test_a_large_call_is_not_too_late_because_it_takes_long_itself() -> None:
-    Gate(max_delay_s=0.005).submit(50)
+def test_a_double_buffer_is_never_drained() -> None:
+    with pytest.raises(AdmissionError, match="reload_policy double_buffer"):
+        choose(0, SERVING, policy="double_buffer")
 
 
-def test_a_patient_call_may_wait_as_long_as_its_deadline_lets_it() -> None:
-    gate = Gate(max_delay_s=0.005)
-    gate.submit(50)
-    gate.submit(is_patient=True)
-    assert gate.refuse(is_patient=True, deadline=NOW + 0.01).reason == "QUEUE_DEADLINE"
+def test_who_wants_to_drain_always_drains() -> None:
+    assert choose(10 * GIB, SERVING, policy="drain") is Way.DRAIN
 
 
-def test_the_wait_of_one_caller_does_not_refuse_another() -> None:
-    gate = Gate(max_delay_s=0.005)
-    gate.submit(50, caller="bulk")
-    gate.refuse(caller="bulk")
-    gate.submit(caller="single")
+@pytest.mark.parametrize("policy", ["auto", "drain"])
+def test_what_does_not_take_the_serving_place_never_drains_it(policy: ReloadPolicy) -> None:
+    assert choose(200, SERVING, policy=policy, may_drain=False) is Way.BESIDE
+    with pytest.raises(AdmissionError):
+        choose(0, SERVING, policy=policy, may_drain=False)
 
 
-def test_a_call_whose_deadline_will_pass_while_it_waits_is_refused_at_once() -> None:
-    gate = Gate()
-    gate.submit(20)
-    assert gate.refuse(deadline=NOW + 0.01).reason == "QUEUE_DEADLINE"
-    gate.submit(deadline=NOW + 0.03)
+def test_the_first_version_needs_no_free_memory_since_its_files_are_mapped() -> None:
+    assert choose(0, Occupancy()) is Way.BESIDE
 
 
-def test_a_deadline_that_has_passed_already_is_left_to_the_queue() -> None:
-    gate = Gate()
-    gate.submit(20)
-    gate.submit(deadline=NOW - 1.0)
+@pytest.mark.parametrize(
+    ("limit", "there", "way"),
+    [
+        (200, SERVING, Way.BESIDE),
+        (199, SERVING, Way.DRAIN),
+        (299, WITH_KEPT, Way.WITHOUT_KEPT),
+        (299, Occupancy(serving=Footprint(100), others=[Footprint(100)]), Way.DRAIN),
+        (100, Occupancy(), Way.BESIDE),
+    ],
+)
+def test_a_limit_counts_what_all_versions_are_predicted_to_have(
+    limit: int, there: Occupancy, way: Way
+) -> None:
+    assert choose(10 * GIB, there, limit=limit) is way
 
 
-@pytest.mark.asyncio
-async def test_a_full_queue_makes_room_at_the_cost_of_who_has_most_in_it() -> None:
-    gate = Gate(max_queries=6)
-    futures = [asyncio.get_running_loop().create_future() for _ in range(3)]
-    for i, future in enumerate(futures):
-        gate.submit(2, caller="bulk", future=future, arrived=i)
-    gate.submit(caller="single")
-    assert [future.done() for future in futures] == [False, False, True]
-    refusal = futures[2].exception()
-    assert isinstance(refusal, OverloadedError)
-    assert (refusal.reason, gate.refusals) == ("QUEUE_FULL", ["QUEUE_FULL"])
-    gate.refuse(2, caller="bulk")
+def test_a_limit_holds_for_the_first_version_too() -> None:
+    with pytest.raises(AdmissionError, match="room for 99"):
+        choose(10 * GIB, Occupancy(), limit=99)
 
 
-def test_nobody_makes_room_in_vain() -> None:
-    gate = Gate(max_queries=12)
-    for i in range(2):
-        gate.submit(6, caller="bulk", arrived=i)
-    # One of the two would not do, and then nobody has more than the new caller would have.
-    assert gate.refuse(7, caller="other").reason == "QUEUE_FULL"
-    assert (gate.queue.num_left, gate.refusals) == (12, ["QUEUE_FULL"])
-    assert [part.stop for part in gate.queue.take(lambda _: 20)] == [6, 6]
+def machine(folder: Path, available_kib: int, group: str = "/") -> tuple[Path, Path]:
+    proc, cgroups = folder / "proc", folder / "cgroup"
+    (proc / "self").mkdir(parents=True)
+    cgroups.mkdir()
+    meminfo = f"MemTotal: 9 kB\nMemAvailable:   {available_kib} kB\nSwapFree: 5 kB\n"
+    (proc / "meminfo").write_text(meminfo, "ascii")
+    (proc / "self" / "cgroup").write_text(f"0::{group}\n", "utf-8")
+    return proc, cgroups
 
 
-def test_the_pace_is_that_of_the_latest_batches() -> None:
-    pace = Pace()
-    for _ in range(100):
-        pace.note(10, 0.05)
-    assert pace.seconds_per_query == pytest.approx(0.005, rel=0.01)
-    for _ in range(3):
-        pace.note(100, 0.1)
-    # Three large batches say more than a hundred small ones did.
-    assert pace.seconds_per_query < 0.0025
+def limit_group(folder: Path, limit: int | str, used: int, cached: int) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "memory.max").write_text(f"{limit}\n", "ascii")
+    (folder / "memory.current").write_text(f"{used}\n", "ascii")
+    stat = f"anon 7\ninactive_file {cached - 1}\nactive_file 1\n"
+    (folder / "memory.stat").write_text(stat, "ascii")
 
 
-def paced(fixed_s: float, each_s: float, *sizes: int) -> Pace:
-    pace = Pace()
-    for size in sizes:
-        pace.note(size, fixed_s + each_s * size)
-    return pace
+def test_without_a_control_group_the_machine_counts(tmp_path: Path) -> None:
+    assert available_bytes(*machine(tmp_path, 4096)) == 4096 * KIB
 
 
-def test_where_batches_cost_as_much_as_their_queries_a_short_queue_is_enough() -> None:
-    assert paced(0.0001, 0.01, 1, 40).efficient_batch(64) == 16
+def test_a_group_without_a_limit_changes_nothing(tmp_path: Path) -> None:
+    proc, cgroups = machine(tmp_path, 4096)
+    limit_group(cgroups, "max", 1000, 10)
+    assert available_bytes(proc, cgroups) == 4096 * KIB
 
 
-def test_where_a_batch_costs_as_much_as_a_query_it_may_be_as_large_as_can_be() -> None:
-    assert paced(0.1, 0.0, 1, 40).efficient_batch(64) == 64
-    assert paced(0.1, 0.001, 1, 40).efficient_batch(64) == 64
+@pytest.mark.parametrize("limited", ["", "pod", "pod/container"])
+def test_the_tightest_group_counts_and_cached_files_are_free(tmp_path: Path, limited: str) -> None:
+    proc, cgroups = machine(tmp_path, 4096, "/pod/container")
+    limit_group(cgroups / limited, 1_000_000, 700_000, 200_000)
+    assert available_bytes(proc, cgroups) == 500_000
 
 
-def test_in_between_the_fixed_cost_is_made_a_small_part_of_the_whole() -> None:
-    assert paced(0.003, 0.001, 1, 50).efficient_batch(64) == pytest.approx(30, abs=1)
+def test_a_group_above_its_limit_leaves_nothing(tmp_path: Path) -> None:
+    proc, cgroups = machine(tmp_path, 4096)
+    limit_group(cgroups, 1000, 5000, 10)
+    assert available_bytes(proc, cgroups) == 0
 
 
-def test_as_long_as_nothing_is_known_of_small_or_large_batches_any_may_wait() -> None:
-    assert Pace().efficient_batch(64) == 64
-    assert paced(0.0001, 0.01, 1, 1).efficient_batch(64) == 64
+def test_a_group_outside_the_namespace_is_not_looked_for(tmp_path: Path) -> None:
+    proc, cgroups = machine(tmp_path, 4096, "/../../other")
+    limit_group(tmp_path / "other", 1000, 0, 1)
+    assert available_bytes(proc, cgroups) == 4096 * KIB
 
 
-def test_a_lucky_large_batch_does_no_harm() -> None:
-    pace = Pace()
-    pace.note(1, 0.1)
-    pace.note(40, 0.05)
-    assert pace.efficient_batch(64) == 64
+def test_this_machine_can_be_read() -> None:
+    assert available_bytes() > 0

@@ -5,6 +5,7 @@ import asyncio
 import pytest
 
 from motherlode.core.errors import InvalidInputError, NotFoundError, UnavailableError
+from motherlode.server.canary import Canary, CanaryLimits
 from motherlode.server.metrics import Meters
 from motherlode.server.slot import Catalog, ServedVersion, Slot
 from tests.support.fake_retriever import FakeRetriever
@@ -141,3 +142,39 @@ def test_one_slow_batch_makes_a_version_slow_until_many_fast_ones_followed() -> 
     assert durations[99] == pytest.approx(0.001, rel=0.1)
     assert durations[100] == 0.1
     assert durations[110] > 0.01
+
+
+def test_a_version_beside_the_serving_one_may_be_named_and_comes_to_serve_as_it_is() -> None:
+    slot = slot_of(1)
+    beside = served(2)
+    slot.add(beside)
+    assert versions_of(slot.loaded) == [1, 2]
+    assert slot.choose(version=2) is beside
+    assert versions_of(slot.swap(beside, num_kept=1)) == []
+    assert (slot.current, versions_of(slot.loaded)) == (beside, [2, 1])
+
+
+def test_a_kept_version_that_serves_again_leaves_its_place_to_the_other() -> None:
+    slot = slot_of(1, 2, num_kept=1)
+    kept = slot.find(1)
+    assert kept is not None
+    assert slot.swap(kept, num_kept=1) == ()
+    assert versions_of(slot.loaded) == [1, 2]
+
+
+def test_what_leaves_a_slot_is_on_trial_no_more() -> None:
+    slot = slot_of(1, 2, num_kept=1)
+    kept, current = slot.find(1), slot.current
+    assert kept is not None
+    assert current is not None
+    slot.canary = Canary(kept, current, 50, CanaryLimits(), lambda: None)
+    slot.swap(served(3), num_kept=1)
+    assert slot.canary is None
+
+
+def test_while_a_slot_drains_nothing_is_chosen() -> None:
+    slot = slot_of(1)
+    slot.is_draining = True
+    with pytest.raises(UnavailableError, match="makes way") as error:
+        slot.choose(version=1)
+    assert error.value.reason == "RELOADING"

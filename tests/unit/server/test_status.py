@@ -10,8 +10,14 @@ from google.rpc import error_details_pb2
 from motherlode.core import errors
 from motherlode.server import status
 from motherlode.server.call import ExpiredError, InternalError
+from motherlode.server.failure import LoadFailure, LoadRefusedError, RepositoryUnusableError
 
 Code = grpc.StatusCode
+
+
+def refused(stage: str) -> LoadRefusedError:
+    return LoadRefusedError(LoadFailure("m", 2, stage, "bundle", "torn", (), 0.0))
+
 
 CASES = [
     (
@@ -40,6 +46,15 @@ CASES = [
     ),
     (errors.UnavailableError("bye", reason="DRAINING"), Code.UNAVAILABLE, "DRAINING"),
     (ExpiredError("search"), Code.DEADLINE_EXCEEDED, "DEADLINE_EXCEEDED"),
+    (errors.UnavailableError("swap", reason="RELOADING"), Code.UNAVAILABLE, "RELOADING"),
+    (
+        RepositoryUnusableError("aliases.json: broken"),
+        Code.FAILED_PRECONDITION,
+        "REPOSITORY_UNUSABLE",
+    ),
+    (refused("gate"), Code.FAILED_PRECONDITION, "GATE_REFUSED"),
+    (refused("verify"), Code.FAILED_PRECONDITION, "LOAD_REFUSED"),
+    (ExpiredError("late"), Code.DEADLINE_EXCEEDED, "DEADLINE_EXCEEDED"),
     (status.UnimplementedError("no admin"), Code.UNIMPLEMENTED, "UNIMPLEMENTED"),
 ]
 UNFORESEEN = [
@@ -105,7 +120,7 @@ def test_a_full_queue_says_when_to_retry() -> None:
 
 @pytest.mark.parametrize(
     ("reason", "is_coming"),
-    [("STARTING", True), ("MODEL_NOT_LOADED", True), ("DRAINING", False)],
+    [("STARTING", True), ("MODEL_NOT_LOADED", True), ("RELOADING", True), ("DRAINING", False)],
 )
 def test_only_a_server_that_will_be_ready_asks_for_a_retry(reason: str, is_coming: bool) -> None:
     error = errors.UnavailableError("not now", reason=reason)
@@ -120,6 +135,11 @@ def test_a_request_that_is_too_large_asks_for_no_retry() -> None:
 def test_every_error_a_caller_can_cause_is_in_the_table() -> None:
     raised = {type(error) for error, _, _ in CASES}
     assert {kind for kind, _, _ in status.TABLE} <= raised | {errors.InvalidInputError}
+
+
+def test_a_refused_version_names_stage_and_reason_for_programs() -> None:
+    [info] = details(refused("verify"), error_details_pb2.ErrorInfo)
+    assert dict(info.metadata) == {"stage": "verify", "reason": "bundle"}
 
 
 def test_a_message_fits_into_trailers() -> None:

@@ -21,7 +21,7 @@ from motherlode.server.open_inference.models import (
 )
 from motherlode.server.open_inference.wire import (
     MODEL_INFER,
-    choose_version,
+    find_version,
     in_terms_of_tensors,
 )
 from motherlode.server.reception import Reception
@@ -78,7 +78,7 @@ class InferenceServicer(open_inference_pb2_grpc.GRPCInferenceServiceServicer):
         self, request: pb.ModelReadyRequest, context: Any
     ) -> pb.ModelReadyResponse:
         try:
-            choose_version(request.name, request.version, self._catalog)
+            find_version(request.name, request.version, self._catalog)
         except MotherlodeError:
             return pb.ModelReadyResponse(ready=False)
         return pb.ModelReadyResponse(ready=self._reception.refusal is None)
@@ -149,7 +149,7 @@ class InferenceServicer(open_inference_pb2_grpc.GRPCInferenceServiceServicer):
 
     async def _find(self, name: str, version: str, context: Any) -> ServedVersion:
         try:
-            return choose_version(name, version, self._catalog)
+            return find_version(name, version, self._catalog)
         except NotFoundError as error:
             # Nothing is found before the first look at the repository is over.
             await abort(context, self._reception.refusal or error)

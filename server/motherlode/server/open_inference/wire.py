@@ -45,6 +45,15 @@ def choose_version(name: str, version: str, catalog: Catalog) -> ServedVersion:
     return slot.choose(alias=version)
 
 
+def find_version(name: str, version: str, catalog: Catalog) -> ServedVersion:
+    """Likewise, for questions about a model, which count in no canary's share of the calls.
+
+    Raises:
+        Exception: As `choose_version`.
+    """
+    return choose_version(name, version, catalog) if version else catalog.find(name).serving()
+
+
 def read_request(
     request: pb.ModelInferRequest, retriever: Retriever, config: ServerConfig
 ) -> Asked:

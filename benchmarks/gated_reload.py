@@ -1,0 +1,196 @@
+"""Hot reloads under load, some of them of versions that must not serve: failures, latency, memory.
+
+Usage: python benchmarks/gated_reload.py REPOSITORY MODEL [--swaps 20] [--faults] [--rate 200]
+       [--set NAME=VALUE ...]
+
+The model's newest version is published again and again, as links to the same files, in a repository
+of its own beside the given one; with --faults every third version is a bad one, of six kinds in
+turn. Calls are due at fixed times, whether or not earlier ones were answered, and their latency
+counts from then. The calm before is as long as the swaps take, at least 5 s. That each answer is
+wholly of one version is a test's business (tests/e2e/test_server_reload.py).
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import os
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Iterable
+from itertools import cycle
+from pathlib import Path
+
+import numpy as np
+from faults import FAULTS, Outcome, publish
+from machine import print_result
+from served import Served, label_texts, serve
+
+from motherlode.clients import AdminClient, AsyncClient, ClientError
+from motherlode.core.repository import Repository
+
+K = 10
+CALM_S = 10.0
+POLL_S = 0.05
+TIMEOUT_S = 60.0
+
+
+class Traffic:
+    """Calls at fixed times."""
+
+    def __init__(self, client: AsyncClient, texts: list[str], rate: float) -> None:
+        self.durations: list[float] = []
+        self.failures: list[str] = []
+        self._client = client
+        self._texts = cycle(texts)
+        self._interval_s = 1 / rate
+        self._calls: set[asyncio.Task[None]] = set()
+
+    async def run(self) -> None:
+        """Asks until cancelled."""
+        due = time.perf_counter()
+        while True:
+            await asyncio.sleep(max(0.0, due - time.perf_counter()))
+            call = asyncio.create_task(self._ask(next(self._texts), due))
+            self._calls.add(call)
+            call.add_done_callback(self._calls.discard)
+            due += self._interval_s
+
+    def take(self) -> list[float]:
+        """Durations since the last time, in seconds."""
+        taken, self.durations = self.durations, []
+        return taken
+
+    async def _ask(self, text: str, due: float) -> None:
+        try:
+            await self._client.top_k([text], K)
+        except ClientError as error:
+            self.failures.append(str(error))
+        self.durations.append(time.perf_counter() - due)
+
+
+class Publisher:
+    """Publishes versions one after another, and waits for what the server makes of each.
+
+    Its work is done in threads, so that calls go out in time.
+    """
+
+    def __init__(self, bundle: Path, repository: Path, model: str, served: Served) -> None:
+        self._bundle = bundle
+        self._repository = Repository(repository)
+        self._model = model
+        self._admin = AdminClient(served.admin)
+        self._version = 1
+        self.outcomes: Counter[str] = Counter()
+
+    def run(self, num_versions: int, *, has_faults: bool) -> None:
+        """Publishes so many versions, every third of them a bad one if there are faults."""
+        faults = cycle(FAULTS)
+        for i in range(1, num_versions + 1):
+            self._version += 1
+            target = self._repository.path_of(self._model, self._version)
+            if has_faults and i % 3 == 0:
+                fault = next(faults)
+                outcome = fault(self._bundle, target)
+                self.outcomes[f"{fault.__name__} {outcome}"] += 1
+            else:
+                publish(self._bundle, target)
+                outcome = "served"
+            self._wait(outcome)
+
+    def close(self) -> None:
+        """Ends the connection."""
+        self._admin.close()
+
+    def _wait(self, outcome: Outcome) -> None:
+        deadline = time.monotonic() + TIMEOUT_S
+        while outcome != "ignored" and self._state() != outcome:
+            assert time.monotonic() < deadline, f"version {self._version} was never {outcome}"
+            time.sleep(POLL_S)
+
+    def _state(self) -> str:
+        [model] = self._admin.list_models()
+        if model.serving_version == self._version:
+            return "served"
+        states = {version.version: version.state for version in model.versions}
+        return "refused" if states.get(self._version) == "failed" else ""
+
+
+def main() -> None:
+    """Reload a model."""
+    options = parse()
+    version = Repository(options.repository).resolve(options.model)
+    # Beside the source, since links do not span file systems.
+    with tempfile.TemporaryDirectory(dir=options.repository.absolute().parent) as folder:
+        bundle = Repository(options.repository).path_of(options.model, version)
+        target = Repository(Path(folder)).path_of(options.model, 1)
+        target.parent.mkdir()
+        publish(bundle, target)
+        texts = label_texts(options.repository, options.model, version, 500)
+        settings = ["reload_interval_s=0.1", *options.settings]
+        with serve(Path(folder), options.model, *settings) as served:
+            publisher = Publisher(bundle, Path(folder), options.model, served)
+            asyncio.run(measure(served, publisher, texts, options))
+            publisher.close()
+
+
+def parse() -> argparse.Namespace:
+    """The command line."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("repository", type=Path)
+    parser.add_argument("model")
+    parser.add_argument("--swaps", type=int, default=20, help="versions to publish")
+    parser.add_argument("--faults", action="store_true", help="make every third a bad one")
+    parser.add_argument("--rate", type=float, default=200.0, help="calls a second")
+    parser.add_argument("--set", dest="settings", action="append", default=[])
+    return parser.parse_args()
+
+
+async def measure(
+    served: Served, publisher: Publisher, texts: list[str], options: argparse.Namespace
+) -> None:
+    """Ask in calm, then during the swaps; print both."""
+    async with AsyncClient(served.address) as client:
+        traffic = Traffic(client, texts, options.rate)
+        asking = asyncio.create_task(traffic.run())
+        # The first swap fills the place of the version that is kept.
+        await asyncio.to_thread(publisher.run, 1, has_faults=False)
+        await asyncio.sleep(1.0)
+        traffic.take()
+        await asyncio.sleep(CALM_S)
+        calm, memory_before = traffic.take(), served.memory_mib()
+        started = time.perf_counter()
+        await asyncio.to_thread(publisher.run, options.swaps, has_faults=options.faults)
+        swaps_s, swapping = time.perf_counter() - started, traffic.take()
+        await asyncio.sleep(CALM_S)
+        after, memory_after = traffic.take(), served.memory_mib()
+        asking.cancel()
+    report(
+        f"hot reload, {options.rate:g} calls/s, k = {K}",
+        [
+            ("calm before", calm, memory_before),
+            (f"{options.swaps} versions in {swaps_s:.1f} s", swapping, None),
+            ("calm after", after, memory_after),
+        ],
+    )
+    print(f"\nfaults: {dict(publisher.outcomes) or 'none'}")
+    print(f"failed calls: {len(traffic.failures)} {traffic.failures[:3]}")
+    print(f"load of the machine: {os.getloadavg()}")
+
+
+def report(title: str, phases: Iterable[tuple[str, list[float], int | None]]) -> None:
+    """Print the table."""
+    rows: list[list[object]] = []
+    for name, durations, mib in phases:
+        times = np.percentile(durations, [50, 99, 99.9, 100]) * 1e3
+        rows.append([name, len(durations), *np.round(times, 2).tolist(), mib])
+    calm_p99 = rows[0][3]
+    assert isinstance(calm_p99, float)
+    rows = [[*row, round(float(str(row[3])) / calm_p99, 2)] for row in rows]
+    columns = ["", "calls", "p50 ms", "p99 ms", "p99.9 ms", "max ms", "memory MiB", "p99 to calm"]
+    print_result(title, columns, rows)
+
+
+if __name__ == "__main__":
+    main()

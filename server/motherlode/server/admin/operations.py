@@ -1,0 +1,204 @@
+"""What operators do: to load, let go and try versions, and to say which serves.
+
+What decides what serves is written into the repository, as aliases: so it outlives a restart, and
+every server of the repository goes by it. Belongs to the event loop's thread.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import NoReturn, final
+
+from motherlode.core.errors import InvalidInputError, NotFoundError, UnsupportedError
+from motherlode.core.manifest import MANIFEST_FILE
+from motherlode.core.repository import Repository
+from motherlode.server.config import ServerConfig
+from motherlode.server.failure import LoadFailure, LoadRefusedError
+from motherlode.server.gate import Figure
+from motherlode.server.slot import Slot
+from motherlode.server.trials import CANARY
+from motherlode.server.watcher import Watcher
+
+
+@final
+class Operations:
+    """Each does one thing to one model, and returns when it is done.
+
+    All of them raise NotFoundError for a version that is not there, and BundleError where the
+    repository cannot be read or written.
+    """
+
+    def __init__(self, config: ServerConfig, watcher: Watcher) -> None:
+        self._serve_alias = config.serve_alias
+        self._repository = Repository(config.repository)
+        self._watcher = watcher
+
+    async def load(self, slot: Slot, version: int) -> None:
+        """Puts a version beside the serving one.
+
+        Raises:
+            LoadRefusedError: If it does not pass every stage.
+        """
+        await self._check_exists(slot, version)
+        failure = await self._watcher.load(slot, version)
+        if failure is not None:
+            raise LoadRefusedError(failure)
+
+    def unload(self, slot: Slot, version: int) -> None:
+        """Lets a version go.
+
+        Raises:
+            NotFoundError: If it is not loaded.
+            UnsupportedError: If it serves or is on trial.
+        """
+        served = slot.find(version)
+        if served is None:
+            known = [str(one.version) for one in slot.loaded]
+            raise NotFoundError("version", f"{slot.model}@{version}", known=known)
+        if served is slot.current:
+            raise UnsupportedError(f"{slot.model}@{version} serves; let another one serve first")
+        if slot.canary is not None and slot.canary.served is served:
+            raise UnsupportedError(f"{slot.model}@{version} is on trial; end that first")
+        self._watcher.retirement.begin(slot.release([served]))
+
+    async def validate(self, slot: Slot, version: int) -> tuple[Figure, ...]:
+        """What the gate measures of a version, which is let go again at once.
+
+        Raises:
+            LoadRefusedError: If it does not pass every stage.
+        """
+        await self._check_exists(slot, version)
+        outcome = await self._watcher.validate(slot, version)
+        if isinstance(outcome, LoadFailure):
+            raise LoadRefusedError(outcome)
+        return outcome
+
+    async def set_alias(self, slot: Slot, alias: str, version: int) -> None:
+        """Sets an alias in the repository; the one that decides what serves moves what serves.
+
+        Raises:
+            ConfigError: If it is not a name for an alias.
+            LoadRefusedError: If the version should serve and cannot; the alias is as it was then.
+        """
+        before = await self._aliases(slot)
+        await self._write_alias(slot, alias, version)
+        if alias == self._serve_alias and slot.find(version) is not None:
+            self._watcher.serve_loaded(slot, version)
+        else:
+            await self._try_again(slot, version)
+        if alias == self._serve_alias and not self._serves(slot, version):
+            await self._restore_alias(slot, alias, before.get(alias))
+            self._refuse(slot, version)
+        if alias == self._serve_alias and before.get(CANARY) == version:
+            # Promoted: its trial is over.
+            await self.remove_alias(slot, CANARY)
+
+    async def remove_alias(self, slot: Slot, alias: str) -> None:
+        """Removes an alias from the repository.
+
+        Raises:
+            NotFoundError: If there is no such alias.
+        """
+        await asyncio.to_thread(self._repository.remove_alias, slot.model, alias)
+        await self._watcher.refresh(slot.model)
+
+    async def roll_back(self, slot: Slot, version: int | None = None) -> None:
+        """Serves an earlier version and keeps to it; at once where it is in memory.
+
+        Args:
+            slot: The model's.
+            version: None for the highest below the serving one: of those in memory if there is
+                one, else of the repository.
+
+        Raises:
+            UnsupportedError: If there is no earlier version, or no alias decides what serves.
+            LoadRefusedError: If it had to be loaded and does not pass every stage.
+        """
+        target = await self._earlier(slot) if version is None else version
+        await self.set_alias(slot, self._deciding_alias(), target)
+
+    async def set_canary(self, slot: Slot, version: int, percent: float) -> None:
+        """Gives a version a share of the calls that name none.
+
+        What serves now is named by the alias that decides it, if it was not yet: the version on
+        trial may be the newest, and would serve once the trial is over.
+
+        Raises:
+            InvalidInputError: If the share is not above 0 and at most 100, or the version serves.
+            UnsupportedError: If nothing serves, or no alias decides what does.
+            LoadRefusedError: If the version does not pass every stage.
+        """
+        if not 0 < percent <= 100:
+            raise InvalidInputError("percent", expected="above 0, at most 100", actual=percent)
+        if self._serves(slot, version):
+            expected = f"another version than {version}, which serves"
+            raise InvalidInputError("version", expected=expected, actual=version)
+        await self._pin(slot)
+        await self._write_alias(slot, CANARY, version)
+        self._watcher.trials.allow(slot, percent)
+        await self._try_again(slot, version)
+        if slot.canary is None or slot.canary.served.version != version:
+            await self._restore_alias(slot, CANARY, None)
+            self._refuse(slot, version)
+
+    async def end_canary(self, slot: Slot) -> None:
+        """Ends a trial; the serving version gets all calls again.
+
+        Raises:
+            NotFoundError: If there is none.
+        """
+        await self.remove_alias(slot, CANARY)
+
+    async def _check_exists(self, slot: Slot, version: int) -> None:
+        manifest = self._repository.path_of(slot.model, max(version, 0)) / MANIFEST_FILE
+        if version < 1 or not await asyncio.to_thread(manifest.exists):
+            known = await asyncio.to_thread(self._repository.versions, slot.model)
+            raise NotFoundError("version", f"{slot.model}@{version}", known=list(map(str, known)))
+
+    async def _aliases(self, slot: Slot) -> dict[str, int]:
+        return await asyncio.to_thread(self._repository.aliases, slot.model)
+
+    async def _write_alias(self, slot: Slot, alias: str, version: int) -> None:
+        await asyncio.to_thread(self._repository.set_alias, slot.model, alias, version)
+
+    async def _restore_alias(self, slot: Slot, alias: str, version: int | None) -> None:
+        if version is None:
+            await asyncio.to_thread(self._repository.remove_alias, slot.model, alias)
+        else:
+            await self._write_alias(slot, alias, version)
+        slot.aliases = await self._aliases(slot)
+
+    async def _try_again(self, slot: Slot, version: int) -> None:
+        """Has the model looked at, with nothing held against the version."""
+        self._watcher.intake.failures.pop((slot.model, version), None)
+        await self._watcher.refresh(slot.model)
+
+    async def _pin(self, slot: Slot) -> None:
+        alias = self._deciding_alias()
+        if slot.current is None:
+            raise UnsupportedError(f"model {slot.model} has no serving version to compare with")
+        if alias not in await self._aliases(slot):
+            await self._write_alias(slot, alias, slot.current.version)
+
+    async def _earlier(self, slot: Slot) -> int:
+        current = None if slot.current is None else slot.current.version
+        stored = await asyncio.to_thread(self._repository.versions, slot.model)
+        for versions in ([one.version for one in slot.loaded], stored):
+            earlier = [version for version in versions if current is None or version < current]
+            if earlier:
+                return max(earlier)
+        raise UnsupportedError(f"model {slot.model} has no version before {current}")
+
+    def _deciding_alias(self) -> str:
+        if not self._serve_alias:
+            raise UnsupportedError("no alias decides what serves: the setting serve_alias is empty")
+        return self._serve_alias
+
+    def _serves(self, slot: Slot, version: int) -> bool:
+        return slot.current is not None and slot.current.version == version
+
+    def _refuse(self, slot: Slot, version: int) -> NoReturn:
+        failure = self._watcher.intake.failures.get((slot.model, version))
+        if failure is None:
+            raise UnsupportedError(f"{slot.model}@{version}: the repository changed meanwhile")
+        raise LoadRefusedError(failure)

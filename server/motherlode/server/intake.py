@@ -1,0 +1,274 @@
+"""How a version comes in, stage by stage; until the last of them the old one serves.
+
+verify  every hash              admit   is there room, and who must go for it
+load    read all parts          warmup  batches of all sizes
+gate    golden answers, recall, latency
+
+Where there is no room for two, the old version is drained and dropped after `admit`, and comes back
+if a later stage fails.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import TypeVar, final
+
+from motherlode.core.bundle import read_bundle
+from motherlode.core.errors import MotherlodeError, UnavailableError
+from motherlode.core.index.placement import Policy
+from motherlode.core.manifest import Manifest, check_files, read_manifest
+from motherlode.core.placing import place_bundle
+from motherlode.core.repository import Repository
+from motherlode.core.retriever import Retriever
+from motherlode.server.admission import Admission, Footprint, Occupancy, Way, available_bytes
+from motherlode.server.config import ServerConfig
+from motherlode.server.failure import LoadFailure, StageError
+from motherlode.server.gate import Figure, GateLimits, check_gate, warm_up
+from motherlode.server.health import HealthBoard
+from motherlode.server.metrics import Meters
+from motherlode.server.quiet import QuietThread
+from motherlode.server.retirement import Retirement
+from motherlode.server.slot import Catalog, ServedVersion, Slot
+from motherlode.server.survey import Fingerprint, fingerprint
+
+logger = logging.getLogger(__name__)
+
+Place = Callable[[ServedVersion], object]
+
+_Result = TypeVar("_Result")
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """The version that is coming in, and how far it has come."""
+
+    model: str
+    version: int
+    stage: str
+
+
+@final
+class Intake:
+    """Takes versions in, one at a time.
+
+    Attributes:
+        progress: What is under way; None where nothing is.
+        failures: Of the last attempt at each version, by model and version.
+    """
+
+    def __init__(
+        self,
+        config: ServerConfig,
+        catalog: Catalog,
+        meters: Meters,
+        *,
+        health: HealthBoard,
+        thread: QuietThread,
+        retirement: Retirement,
+    ) -> None:
+        self._config = config
+        self._catalog = catalog
+        self._meters = meters
+        self._health = health
+        self._thread = thread
+        self._retirement = retirement
+        self._repository = Repository(config.repository)
+        self._admission = Admission(
+            config.reload_policy, config.memory_limit_bytes, available_bytes
+        )
+        self._policy = Policy(gpu=config.gpu)
+        self._limits = GateLimits(config.gate_recall_tolerance, config.gate_latency_factor)
+        self.progress: Progress | None = None
+        self.failures: dict[tuple[str, int], LoadFailure] = {}
+
+    async def take(
+        self,
+        slot: Slot,
+        version: int,
+        place: Place,
+        *,
+        may_drain: bool = True,
+        is_urged: bool = False,
+    ) -> LoadFailure | None:
+        """Loads a version and places it; gives why not, now or the last time.
+
+        Args:
+            slot: Its model's.
+            version: Its number.
+            place: Puts it where it belongs in the slot.
+            may_drain: Whether it takes the serving version's place, which may then go first.
+            is_urged: Whether to try although nothing has changed since the last failure.
+        """
+        key, folder = (slot.model, version), self._repository.path_of(slot.model, version)
+        files = await self._thread.run(lambda: fingerprint(folder))
+        known = self.failures.get(key)
+        if known is not None and known.stands(files) and not is_urged:
+            return known
+        try:
+            await self._take(slot, version, place, may_drain=may_drain)
+        except StageError as error:
+            self.failures[key] = failure = self._describe(slot.model, version, error, files)
+            self._meters.loads.labels(slot.model, "failed", failure.reason).inc()
+            return failure
+        finally:
+            self.progress = None
+        self.failures.pop(key, None)
+        self._meters.loads.labels(slot.model, "ok", "").inc()
+        return None
+
+    async def validate(self, slot: Slot, version: int) -> tuple[Figure, ...] | LoadFailure:
+        """What the gate measured of a version that goes again at once; or why it was refused."""
+        try:
+            await self._admit(slot, version, may_drain=False)
+            _, figures = await self._load(slot, version)
+        except StageError as error:
+            return self._describe(slot.model, version, error, ())
+        finally:
+            self.progress = None
+        return figures
+
+    def forget(self, model: str) -> None:
+        """Forgets the failures of a model that is no more."""
+        self.failures = {key: f for key, f in self.failures.items() if key[0] != model}
+
+    async def _take(self, slot: Slot, version: int, place: Place, *, may_drain: bool) -> None:
+        way = await self._admit(slot, version, may_drain=may_drain)
+        if way is Way.DRAIN:
+            await self._exchange(slot, version, place)
+            return
+        if way is Way.WITHOUT_KEPT:
+            await self._drop(slot, slot.kept)
+        retriever, _ = await self._load(slot, version)
+        place(self._served(retriever))
+
+    async def _admit(self, slot: Slot, version: int, *, may_drain: bool) -> Way:
+        progress = Progress(slot.model, version, "verify")
+        folder = self._repository.path_of(slot.model, version)
+        manifest = await self._stage(progress, lambda: _verify(folder))
+        there, new = self._occupancy(slot), Footprint.of(manifest)
+        progress = Progress(slot.model, version, "admit")
+        choose = self._admission.choose
+        return await self._stage(progress, lambda: choose(new, there, may_drain=may_drain))
+
+    async def _exchange(self, slot: Slot, version: int, place: Place) -> None:
+        """Drops the serving version before the new one is loaded; brings it back if that fails."""
+        assert slot.current is not None
+        former = slot.current.version
+        logger.warning("%s drains: there is no room for two versions", slot.model)
+        slot.is_draining = True
+        await self._health.set_model(slot.model, False)
+        try:
+            await self._drain(slot, Progress(slot.model, version, "drain"))
+            try:
+                retriever, _ = await self._load(slot, version)
+            except StageError:
+                restored, _ = await self._load(slot, former)
+                place(self._served(restored))
+                raise
+            place(self._served(retriever))
+        finally:
+            slot.is_draining = False
+
+    async def _drain(self, slot: Slot, progress: Progress) -> None:
+        self.progress = progress
+        started, grace_s = time.perf_counter(), self._config.drain_grace_s
+        idle = asyncio.gather(*(served.wait_idle() for served in slot.loaded))
+        try:
+            await asyncio.wait_for(idle, grace_s)
+        except TimeoutError:
+            why = f"calls under way did not end within {grace_s:g} s"
+            raise StageError("drain", UnavailableError(why)) from None
+        await self._drop(slot, slot.loaded)
+        self._meters.load_seconds.labels("drain").observe(time.perf_counter() - started)
+
+    async def _drop(self, slot: Slot, versions: tuple[ServedVersion, ...]) -> None:
+        """Returns when versions are out of memory."""
+        leaving = list(slot.release(versions))
+        del versions
+        while leaving:
+            await self._retirement.let_go(leaving.pop())
+
+    async def _load(self, slot: Slot, version: int) -> tuple[Retriever, tuple[Figure, ...]]:
+        """A version that went through all stages after it was admitted."""
+        folder = self._repository.path_of(slot.model, version)
+        at = partial(Progress, slot.model, version)
+        serving = None if slot.current is None else slot.current.retriever
+        largest = self._config.max_batch_queries
+        retriever = await self._stage(at("load"), lambda: self._read(folder, slot.model, version))
+        await self._stage(at("warmup"), lambda: warm_up(retriever, largest))
+        figures = await self._stage(
+            at("gate"), lambda: check_gate(retriever, serving, self._limits, max_batch=largest)
+        )
+        return retriever, figures
+
+    async def _stage(self, progress: Progress, work: Callable[[], _Result]) -> _Result:
+        """Does one stage in the thread, and times it."""
+        self.progress = progress
+        started = time.perf_counter()
+        try:
+            return await self._thread.run(work)
+        except Exception as error:
+            raise StageError(progress.stage, error) from error
+        finally:
+            duration_s = time.perf_counter() - started
+            self._meters.load_seconds.labels(progress.stage).observe(duration_s)
+
+    def _read(self, folder: Path, model: str, version: int) -> Retriever:
+        bundle, placement = place_bundle(read_bundle(folder, verify=False), self._policy)
+        where, why = " + ".join(placement.devices), placement.reason
+        logger.info("%s@%d: index on %s: %s", model, version, where, why)
+        return Retriever(bundle, model=model, version=version)
+
+    def _occupancy(self, slot: Slot) -> Occupancy:
+        kept = {served.version for served in slot.kept}
+        current = slot.current
+        return Occupancy(
+            serving=None if current is None else _footprint(current),
+            kept=[_footprint(served) for served in slot.kept],
+            others=[
+                _footprint(served)
+                for other in self._catalog
+                for served in other.loaded
+                if other is not slot or (served is not current and served.version not in kept)
+            ],
+        )
+
+    def _served(self, retriever: Retriever) -> ServedVersion:
+        manifest = retriever.manifest
+        meters = self._meters.version(retriever.model, retriever.version)
+        meters.describe(
+            digest=retriever.digest,
+            index=manifest.index.kind,
+            ram_bytes=manifest.memory.ram_bytes,
+            gpu_bytes=retriever.path.index.gpu_bytes,
+        )
+        return ServedVersion(retriever, meters)
+
+    def _describe(
+        self, model: str, version: int, error: StageError, files: Fingerprint
+    ) -> LoadFailure:
+        # Callers see it, and where the server keeps its files is not their business.
+        failure = LoadFailure.of(model, version, error, files, hidden=f"{self._repository.path}/")
+        cause = error.cause
+        is_foreseen = isinstance(cause, MotherlodeError)
+        logger.error("no new version: %s", failure, exc_info=None if is_foreseen else cause)
+        # Without its traceback, which would keep the half-loaded bundle in memory.
+        cause.__traceback__ = cause.__context__ = cause.__cause__ = None
+        return failure
+
+
+def _verify(folder: Path) -> Manifest:
+    manifest = read_manifest(folder)
+    check_files(folder, manifest, verify=True)
+    return manifest
+
+
+def _footprint(served: ServedVersion) -> Footprint:
+    return Footprint.of(served.retriever.manifest)

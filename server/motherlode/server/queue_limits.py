@@ -1,0 +1,203 @@
+"""Whether a call may wait: by what waits already, and by how long it would wait.
+
+A call that is not to be answered in time is best refused at once: its caller can turn to another
+server, and this one does not spend on it what others need.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from operator import attrgetter
+from typing import final
+
+from motherlode.core.errors import OverloadedError, RequestTooLargeError
+from motherlode.server.call import Call
+from motherlode.server.fair_queue import FairQueue, Line
+
+_SHORTEST_RETRY_S = 0.01
+_LONGEST_RETRY_S = 5.0
+_SECONDS_PER_QUERY_AT_FIRST = 0.001
+_SMOOTHING = 0.1
+# Of an efficient batch's time, what its fixed cost takes, in parts of what its queries take.
+_FIXED_SHARE = 0.1
+# With fewer, the engine would stand still between bursts of calls.
+_FEWEST_QUEUED = 16
+
+_QUERIES: Callable[[Line | Call], int] = attrgetter("num_left")
+_BYTES: Callable[[Line | Call], int] = attrgetter("num_bytes")
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class QueueLimits:
+    """What may wait.
+
+    Attributes:
+        max_queries: Queries of all callers together.
+        max_bytes: Memory that they hold.
+        max_delay_s: Longest wait that a call may expect when it comes, but for the queries of one
+            efficient batch, which may always wait.
+        max_batch: Queries of the largest batch.
+    """
+
+    max_queries: int
+    max_bytes: int
+    max_delay_s: float
+    max_batch: int
+
+
+@final
+class Pace:
+    """How fast queries are served, going by the latest batches.
+
+    The time of a batch is taken as a fixed cost and a cost a query, found from small batches and
+    from the latest ones.
+    """
+
+    def __init__(self) -> None:
+        self._recent = _Mean(1.0, _SECONDS_PER_QUERY_AT_FIRST)
+        # By the binary length of the number of queries.
+        self._by_size: dict[int, _Mean] = {}
+        self._latest = 0
+
+    @property
+    def seconds_per_query(self) -> float:
+        """Mean over the queries of the latest batches, so that large batches count for more."""
+        return self._recent.duration_s / self._recent.num_queries
+
+    def note(self, num_queries: int, duration_s: float) -> None:
+        """A batch of so many queries took so long, the ways there and back included."""
+        self._recent.add(num_queries, duration_s)
+        self._latest = num_queries.bit_length()
+        mean = self._by_size.setdefault(self._latest, _Mean(num_queries, duration_s))
+        mean.add(num_queries, duration_s)
+
+    def efficient_batch(self, most: int) -> int:
+        """Queries that make a batch large enough for its fixed cost to matter little.
+
+        Args:
+            most: Where larger batches are always better, as far as is known.
+        """
+        if len(self._by_size) < 2:
+            return most
+        small = self._by_size[min(self._by_size)]
+        large = self._by_size[max(self._by_size)]
+        if self._by_size[self._latest] is not small:
+            large = self._by_size[self._latest]
+        each_s = (large.duration_s - small.duration_s) / (large.num_queries - small.num_queries)
+        fixed_s = max(0.0, small.duration_s - each_s * small.num_queries)
+        if each_s * most * _FIXED_SHARE <= fixed_s:
+            return most
+        return min(most, max(_FEWEST_QUEUED, int(fixed_s / (each_s * _FIXED_SHARE))))
+
+
+@final
+class _Mean:
+    """Sizes and times of batches, the latest most."""
+
+    __slots__ = ("duration_s", "num_queries")
+
+    def __init__(self, num_queries: float, duration_s: float) -> None:
+        self.num_queries = float(num_queries)
+        self.duration_s = duration_s
+
+    def add(self, num_queries: float, duration_s: float) -> None:
+        self.num_queries += _SMOOTHING * (num_queries - self.num_queries)
+        self.duration_s += _SMOOTHING * (duration_s - self.duration_s)
+
+
+@final
+class Admission:
+    """Guards the queue.
+
+    Args:
+        limits: What may wait.
+        queue: What waits.
+        on_refusal: Gets each refusal, also of a call that had been admitted and has to make room.
+    """
+
+    def __init__(
+        self, limits: QueueLimits, queue: FairQueue, on_refusal: Callable[[OverloadedError], None]
+    ) -> None:
+        self.pace = Pace()
+        self._limits = limits
+        self._queue = queue
+        self._on_refusal = on_refusal
+
+    def admit(self, call: Call, now: float) -> None:
+        """Makes sure that there is room for a call, and that it will not wait in vain.
+
+        A full queue refuses the latest call of the caller who has the most in it, be it this one or
+        one that waits.
+
+        Raises:
+            OverloadedError: If it has to come again later.
+            RequestTooLargeError: If it does not fit into an empty queue.
+        """
+        self._check_fits(call)
+        self._check_wait(call, now)
+        limits, queue = self._limits, self._queue
+        excess = queue.num_left + call.num_left - limits.max_queries
+        if excess > 0:
+            told = f"{queue.num_left} queries wait, of at most {limits.max_queries}"
+            self._make_room(call, excess, _QUERIES, self._refusal(told, "QUEUE_FULL"))
+        excess = queue.num_bytes + call.num_bytes - limits.max_bytes
+        if excess > 0:
+            told = f"queries that wait hold {queue.num_bytes} bytes, of at most {limits.max_bytes}"
+            self._make_room(call, excess, _BYTES, self._refusal(told, "QUEUE_BYTES"))
+
+    def _check_fits(self, call: Call) -> None:
+        if call.num_left > self._limits.max_queries:
+            expected = f"at most {self._limits.max_queries} queries, as many as may wait"
+            raise RequestTooLargeError("queries", expected=expected, actual=call.num_left)
+        if call.num_bytes > self._limits.max_bytes:
+            expected = f"at most {self._limits.max_bytes} bytes in memory, as may wait"
+            raise RequestTooLargeError("queries", expected=expected, actual=call.num_bytes)
+
+    def _check_wait(self, call: Call, now: float) -> None:
+        num_before = self._queue.num_before(call.caller)
+        wait_s = num_before * self.pace.seconds_per_query
+        if wait_s > self._limits.max_delay_s and not self._may_wait(call, num_before):
+            limit = f"at most {self._limits.max_delay_s:.3g} s"
+            self._refuse(f"a wait of {wait_s:.3g} s is expected, {limit} is allowed", "QUEUE_DELAY")
+        if now < call.deadline < now + wait_s:
+            left = f"the deadline is {call.deadline - now:.3g} s away"
+            self._refuse(f"a wait of {wait_s:.3g} s is expected, {left}", "QUEUE_DEADLINE")
+
+    def _may_wait(self, call: Call, num_before: int) -> bool:
+        """Whether a call may wait longer than others."""
+        return call.is_patient or num_before < self.pace.efficient_batch(self._limits.max_batch)
+
+    def _make_room(
+        self,
+        call: Call,
+        excess: int,
+        size_of: Callable[[Line | Call], int],
+        refusal: OverloadedError,
+    ) -> None:
+        victims: list[Call] = []
+        while excess > 0:
+            victim = self._queue.withdraw_for(call, size_of)
+            if victim is None:
+                # Each was the last of its line and group, and is again.
+                for withdrawn in reversed(victims):
+                    self._queue.put(withdrawn)
+                self._on_refusal(refusal)
+                raise refusal
+            victims.append(victim)
+            excess -= size_of(victim)
+        for victim in victims:
+            if not victim.future.done():
+                self._on_refusal(refusal)
+                victim.future.set_exception(refusal)
+
+    def _refuse(self, told: str, reason: str) -> None:
+        refusal = self._refusal(told, reason)
+        self._on_refusal(refusal)
+        raise refusal
+
+    def _refusal(self, told: str, reason: str) -> OverloadedError:
+        drained_s = self._queue.num_left * self.pace.seconds_per_query
+        retry_after_s = min(max(drained_s, _SHORTEST_RETRY_S), _LONGEST_RETRY_S)
+        return OverloadedError(told, retry_after_s=retry_after_s, reason=reason)

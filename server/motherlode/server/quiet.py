@@ -1,0 +1,66 @@
+"""A thread for slow work that must not be felt by calls under way."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sys
+import threading
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
+from typing import Any, TypeVar, final
+
+import torch
+
+from motherlode.core.index import set_index_threads
+
+_Result = TypeVar("_Result")
+
+# About a tenth of a normal thread's share of a busy processor. With less, a thread that was
+# interrupted while it held Python's lock would keep everybody waiting for much longer.
+_NICE = 10
+_NICEST = 19
+
+
+@final
+class QuietThread:
+    """One thread of low priority, that computes with no threads but itself."""
+
+    def __init__(self, name: str) -> None:
+        self._executor = ThreadPoolExecutor(1, thread_name_prefix=name, initializer=_give_way)
+        self._futures: set[Future[Any]] = set()
+
+    @property
+    def is_busy(self) -> bool:
+        """Whether work is under way."""
+        return any(future.running() for future in self._futures)
+
+    async def run(self, work: Callable[[], _Result]) -> _Result:
+        """What the work gives, once all work handed in before is done."""
+        future = self._executor.submit(work)
+        self._futures.add(future)
+        try:
+            return await asyncio.wrap_future(future)
+        finally:
+            self._futures = {one for one in self._futures if not one.done()}
+
+    def close(self) -> None:
+        """Ends the thread after the work under way, if there is some; does not wait for that."""
+        self._executor.shutdown(wait=False, cancel_futures=True)
+
+
+def _give_way() -> None:
+    if sys.platform == "linux":
+        with suppress(OSError):
+            # On Linux this is the priority of one thread.
+            thread = threading.get_native_id()
+            nice = os.getpriority(os.PRIO_PROCESS, thread) + _NICE
+            os.setpriority(os.PRIO_PROCESS, thread, min(nice, _NICEST))
+    set_index_threads(1)
+    num_threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    # It also became the number of threads that have not computed yet, such as the engine.
+    restoring = threading.Thread(target=torch.set_num_threads, args=(num_threads,))
+    restoring.start()
+    restoring.join()

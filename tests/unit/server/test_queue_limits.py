@@ -1,0 +1,179 @@
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import pytest
+
+from motherlode.core.errors import OverloadedError, RequestTooLargeError
+from motherlode.server.fair_queue import FairQueue
+from motherlode.server.queue_limits import Admission, Pace, QueueLimits
+from tests.support.waiting_calls import waiting_call
+
+NOW = 1000.0
+
+
+class Gate:
+    """An admission before a queue that nobody takes from, at a millisecond a query."""
+
+    def __init__(
+        self, max_queries: int = 100, max_bytes: int = 1000, max_delay_s: float = 1.0
+    ) -> None:
+        self.queue = FairQueue(lambda _: True)
+        self.refusals: list[str] = []
+        self.admission = Admission(
+            QueueLimits(max_queries, max_bytes, max_delay_s, max_batch=3),
+            self.queue,
+            lambda refusal: self.refusals.append(refusal.reason),
+        )
+
+    def submit(self, num_queries: int = 1, **fields: Any) -> None:
+        call = waiting_call(num_queries, **fields)
+        self.admission.admit(call, NOW)
+        self.queue.put(call)
+
+    def refuse(self, num_queries: int = 1, **fields: Any) -> OverloadedError:
+        with pytest.raises(OverloadedError) as refusal:
+            self.submit(num_queries, **fields)
+        assert self.refusals[-1] == refusal.value.reason
+        assert refusal.value.retry_after_s > 0
+        return refusal.value
+
+
+def test_a_full_queue_refuses_by_queries() -> None:
+    gate = Gate(max_queries=5)
+    gate.submit(3)
+    gate.submit(2)
+    assert gate.refuse().reason == "QUEUE_FULL"
+
+
+def test_a_full_queue_refuses_by_bytes() -> None:
+    gate = Gate(max_bytes=50)
+    gate.submit(num_bytes=30)
+    assert gate.refuse(num_bytes=21).reason == "QUEUE_BYTES"
+    gate.submit(num_bytes=20)
+
+
+@pytest.mark.parametrize(
+    ("num_queries", "num_bytes", "expected"),
+    [(6, 1, "at most 5 queries"), (1, 51, "at most 50 bytes")],
+)
+def test_what_would_never_fit_is_too_large_whatever_waits(
+    num_queries: int, num_bytes: int, expected: str
+) -> None:
+    with pytest.raises(RequestTooLargeError, match=expected):
+        Gate(max_queries=5, max_bytes=50).submit(num_queries, num_bytes=num_bytes)
+
+
+def test_a_call_that_would_wait_too_long_is_refused() -> None:
+    gate = Gate(max_delay_s=0.005)
+    gate.submit(5)
+    gate.submit()
+    refusal = gate.refuse()
+    assert refusal.reason == "QUEUE_DELAY"
+    assert refusal.retry_after_s == pytest.approx(0.01)
+
+
+def test_a_whole_batch_may_wait_however_long_it_takes() -> None:
+    gate = Gate(max_delay_s=0.001)
+    for _ in range(3):
+        gate.submit()
+    assert gate.refuse().reason == "QUEUE_DELAY"
+
+
+def test_a_large_call_is_not_too_late_because_it_takes_long_itself() -> None:
+    Gate(max_delay_s=0.005).submit(50)
+
+
+def test_a_patient_call_may_wait_as_long_as_its_deadline_lets_it() -> None:
+    gate = Gate(max_delay_s=0.005)
+    gate.submit(50)
+    gate.submit(is_patient=True)
+    assert gate.refuse(is_patient=True, deadline=NOW + 0.01).reason == "QUEUE_DEADLINE"
+
+
+def test_the_wait_of_one_caller_does_not_refuse_another() -> None:
+    gate = Gate(max_delay_s=0.005)
+    gate.submit(50, caller="bulk")
+    gate.refuse(caller="bulk")
+    gate.submit(caller="single")
+
+
+def test_a_call_whose_deadline_will_pass_while_it_waits_is_refused_at_once() -> None:
+    gate = Gate()
+    gate.submit(20)
+    assert gate.refuse(deadline=NOW + 0.01).reason == "QUEUE_DEADLINE"
+    gate.submit(deadline=NOW + 0.03)
+
+
+def test_a_deadline_that_has_passed_already_is_left_to_the_queue() -> None:
+    gate = Gate()
+    gate.submit(20)
+    gate.submit(deadline=NOW - 1.0)
+
+
+@pytest.mark.asyncio
+async def test_a_full_queue_makes_room_at_the_cost_of_who_has_most_in_it() -> None:
+    gate = Gate(max_queries=6)
+    futures = [asyncio.get_running_loop().create_future() for _ in range(3)]
+    for i, future in enumerate(futures):
+        gate.submit(2, caller="bulk", future=future, arrived=i)
+    gate.submit(caller="single")
+    assert [future.done() for future in futures] == [False, False, True]
+    refusal = futures[2].exception()
+    assert isinstance(refusal, OverloadedError)
+    assert (refusal.reason, gate.refusals) == ("QUEUE_FULL", ["QUEUE_FULL"])
+    gate.refuse(2, caller="bulk")
+
+
+def test_nobody_makes_room_in_vain() -> None:
+    gate = Gate(max_queries=12)
+    for i in range(2):
+        gate.submit(6, caller="bulk", arrived=i)
+    # One of the two would not do, and then nobody has more than the new caller would have.
+    assert gate.refuse(7, caller="other").reason == "QUEUE_FULL"
+    assert (gate.queue.num_left, gate.refusals) == (12, ["QUEUE_FULL"])
+    assert [part.stop for part in gate.queue.take(lambda _: 20)] == [6, 6]
+
+
+def test_the_pace_is_that_of_the_latest_batches() -> None:
+    pace = Pace()
+    for _ in range(100):
+        pace.note(10, 0.05)
+    assert pace.seconds_per_query == pytest.approx(0.005, rel=0.01)
+    for _ in range(3):
+        pace.note(100, 0.1)
+    # Three large batches say more than a hundred small ones did.
+    assert pace.seconds_per_query < 0.0025
+
+
+def paced(fixed_s: float, each_s: float, *sizes: int) -> Pace:
+    pace = Pace()
+    for size in sizes:
+        pace.note(size, fixed_s + each_s * size)
+    return pace
+
+
+def test_where_batches_cost_as_much_as_their_queries_a_short_queue_is_enough() -> None:
+    assert paced(0.0001, 0.01, 1, 40).efficient_batch(64) == 16
+
+
+def test_where_a_batch_costs_as_much_as_a_query_it_may_be_as_large_as_can_be() -> None:
+    assert paced(0.1, 0.0, 1, 40).efficient_batch(64) == 64
+    assert paced(0.1, 0.001, 1, 40).efficient_batch(64) == 64
+
+
+def test_in_between_the_fixed_cost_is_made_a_small_part_of_the_whole() -> None:
+    assert paced(0.003, 0.001, 1, 50).efficient_batch(64) == pytest.approx(30, abs=1)
+
+
+def test_as_long_as_nothing_is_known_of_small_or_large_batches_any_may_wait() -> None:
+    assert Pace().efficient_batch(64) == 64
+    assert paced(0.0001, 0.01, 1, 1).efficient_batch(64) == 64
+
+
+def test_a_lucky_large_batch_does_no_harm() -> None:
+    pace = Pace()
+    pace.note(1, 0.1)
+    pace.note(40, 0.05)
+    assert pace.efficient_batch(64) == 64

@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 PROTO_DIR := protos/motherlode/v1
 PROTOS := $(wildcard $(PROTO_DIR)/*.proto)
 
-.PHONY: setup demo test check format protos bench clean
+.PHONY: setup demo test check audit format protos bench clean
 setup: $(VENV)/.complete  ## make the virtual environment
 
 $(VENV)/.complete: pyproject.toml
@@ -20,12 +20,17 @@ demo: setup  ## the whole job on real data: train, publish, serve, query, score,
 test: setup  ## all tests
 	$(BIN)/python -m pytest
 
-check: setup  ## lint, types, committed protobuf code up to date, Dockerfile
+check: setup  ## lint, types, committed protobuf code up to date, Dockerfile, dependencies
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/hadolint deploy/Dockerfile
 	$(BIN)/python deploy/generate_protos.py --check
+	$(BIN)/python deploy/audit.py --offline
+
+audit: setup  ## known holes in what is installed; needs the network, and says so (exit 4) without
+	$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[audit]'
+	$(BIN)/python deploy/audit.py
 
 format: setup  ## rewrite the code in the project's format
 	$(BIN)/ruff format .

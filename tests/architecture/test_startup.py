@@ -19,7 +19,11 @@ def modules_after(code: str) -> set[str]:
     return set(done.stderr.rpartition("MODULES ")[2].split())
 
 
-LIGHT = [["--help"], *([name, "--help"] for name in ("query", "admin", "bench", "diff", "doctor"))]
+_COMMANDS = ("query", "admin", "health", "bench", "diff", "doctor")
+LIGHT = [["--help"], *([name, "--help"] for name in _COMMANDS)]
+    ["--help"],
+    *([name, "--help"] for name in ("query", "admin", "health", "bench", "diff", "doctor")),
+]
 
 
 @pytest.mark.parametrize("arguments", [*LIGHT, ["--version"], ["qery"]])

@@ -43,6 +43,19 @@ def test_each_text_has_a_table_and_the_version_is_told_aside(target, capsys):
     assert err.startswith("tiny version 3: 2 queries in ")
 
 
+@pytest.mark.parametrize(
+    ("arguments", "told", "status"),
+    [
+        ([], "serving", 0),
+        (["--model", "broken"], "not_serving", 1),
+        (["--model", "x"], "unknown", 1),
+    ],
+)
+def test_health_is_told_in_a_word_and_by_the_exit_status(target, capsys, arguments, told, status):
+    assert main(["health", "--target", target, *arguments]) == status
+    assert capsys.readouterr().out == f"{told}\n"
+
+
 def test_json_is_one_document_on_standard_output(target, capsys):
     assert main(["query", "--target", target, "--text", "q7", "-k", "1", "--json"]) == 0
     out, err = capsys.readouterr()

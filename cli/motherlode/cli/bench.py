@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from cyclopts import Parameter
 from cyclopts.validators import Number
 
+from motherlode.cli.access import Access
 from motherlode.cli.output import print_json, print_line, print_note, print_table
 from motherlode.cli.query import config_error, model_options
 
@@ -38,6 +39,7 @@ _DURATION = re.compile(r"([0-9]+(?:\.[0-9]+)?)\s*([a-z]*)")
 _PLOT_SUFFIXES = (".png", ".svg", ".pdf")
 # Part of the median latency that may come from calls sent late before the figures are in doubt.
 _LATENESS_SHARE = 0.1
+_NO_ACCESS = Access()
 
 Count = Annotated[int, Parameter(validator=Number(gte=1, lte=_MOST_CALLERS))]
 
@@ -58,6 +60,7 @@ def bench(  # noqa: PLR0913 - one argument per option of the command
     allow_remote: Annotated[bool, Parameter(negative=())] = False,
     plot: Path | None = None,
     json: Annotated[bool, Parameter(negative=())] = False,
+    access: Access = _NO_ACCESS,
 ) -> int:
     """Load a server, and show how long its answers take.
 
@@ -85,25 +88,24 @@ def bench(  # noqa: PLR0913 - one argument per option of the command
         allow_remote: Load another machine than this one, too.
         plot: Draw the latencies into this .png, .svg or .pdf file.
         json: Print one JSON document.
+        access: How to prove who calls.
     """
     load, duration_s = _load_of(rate, concurrency, seed), _seconds(duration)
-    _check_target(target, allow_remote=allow_remote)
-    _check_plot(plot)
-    protocol = _protocol(target, queries, model, k, batch, connections, timeout_s)
+    _check(target, plot, allow_remote=allow_remote)
+    protocol = _protocol(target, queries, model, k, batch, connections, timeout_s, access)
     answered_by, report = _run(protocol, load, duration_s)
     _draw(plot, report, f"{answered_by}, {_loop_name(load)}")
     if json:
-        loop = {"kind": type(load).__name__, **asdict(load), "duration_s": duration_s}
         call = {"k": k, "queries_per_call": batch, "connections": connections}
-        head = {"target": target, "model": answered_by}
-        print_json(head | {"load": loop, "call": call} | report.document())
+        head = {"target": target, "model": answered_by, "load": _loop_document(load, duration_s)}
+        print_json(head | {"call": call} | report.document())
     else:
         _print(f"{answered_by} at {target}, {_loop_name(load)}, k = {k}", report)
     _print_doubts(report)
     return INTERRUPTED if report.is_interrupted else 0
 
 
-def _protocol(
+def _protocol(  # noqa: PLR0913, PLR0917 - what options say of the calls
     target: str,
     queries: Path,
     model: str | None,
@@ -111,6 +113,7 @@ def _protocol(
     batch: int,
     connections: int,
     timeout_s: float,
+    access: Access,
 ) -> LoadProtocol:
     # Imported here, as all of the clients, so that `--help` needs neither gRPC nor NumPy.
     from motherlode.clients.load import MotherlodeProtocol  # noqa: PLC0415
@@ -123,6 +126,8 @@ def _protocol(
         queries_per_call=batch,
         connections=connections,
         timeout_s=timeout_s,
+        tls=access.encryption(),
+        key=access.key(),
     )
 
 
@@ -170,6 +175,11 @@ def _seconds(text: str) -> float:
     return seconds
 
 
+def _check(target: str, plot: Path | None, *, allow_remote: bool) -> None:
+    _check_target(target, allow_remote=allow_remote)
+    _check_plot(plot)
+
+
 def _check_target(target: str, *, allow_remote: bool) -> None:
     from motherlode.clients.load import is_loopback  # noqa: PLC0415
 
@@ -212,6 +222,10 @@ def _as_batch(queries: Any) -> QueryBatch:
     if isinstance(queries, SparseQueries):
         return query_batch(sparse=(queries.indptr, queries.indices, queries.values))
     return query_batch(features=queries.features_BF)
+
+
+def _loop_document(load: OpenLoop | ClosedLoop, duration_s: float) -> dict[str, object]:
+    return {"kind": type(load).__name__, **asdict(load), "duration_s": duration_s}
 
 
 def _loop_name(load: OpenLoop | ClosedLoop) -> str:

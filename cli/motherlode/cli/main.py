@@ -42,11 +42,13 @@ _COMMANDS = {
     "serve": ("motherlode.cli.serve:serve", "Serve a repository's models over gRPC."),
     "query": ("motherlode.cli.query:query", "Ask a running server."),
     "admin": ("motherlode.cli.admin:app", "Operate a running server: versions, aliases, canaries."),
+    "health": ("motherlode.cli.health:health", "Say whether a server can answer."),
     "tune": ("motherlode.cli.tune:tune", "Give a published model an index that meets targets."),
     "labels": ("motherlode.cli.labels:app", "Change the labels of a published model."),
     "inspect": ("motherlode.cli.inspect:inspect", "Show what a repository or a model holds."),
     "diff": ("motherlode.cli.diff:diff", "Compare the answers of two versions of a model."),
     "bench": ("motherlode.cli.bench:bench", "Load a server, and show how long its answers take."),
+    "keys": ("motherlode.cli.keys:app", "Make keys for callers of a server."),
     "doctor": ("motherlode.cli.doctor:doctor", "Find what is wrong on this machine."),
 }
 

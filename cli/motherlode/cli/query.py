@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from cyclopts import Parameter
 from cyclopts.validators import Number
 
+from motherlode.cli.access import Access
 from motherlode.cli.output import print_json, print_line, print_note, print_table
 
 if TYPE_CHECKING:
@@ -20,9 +21,10 @@ __all__ = ["config_error", "model_options", "query"]
 
 _TITLE_CHARACTERS = 100
 _DAY_S = 86_400
+_NO_ACCESS = Access()
 
 
-def query(
+def query(  # noqa: PLR0913 - one argument per option of the command
     *,
     target: str,
     text: Annotated[list[str] | None, Parameter(negative=())] = None,
@@ -31,6 +33,7 @@ def query(
     model: str | None = None,
     timeout_s: Annotated[float, Parameter(validator=Number(gt=0, lte=_DAY_S))] = 10.0,
     json: Annotated[bool, Parameter(negative=())] = False,
+    access: Access = _NO_ACCESS,
 ) -> None:
     """Ask a running server for the best labels of some texts.
 
@@ -43,6 +46,7 @@ def query(
             server has one model, it may be left out.
         timeout_s: Seconds to wait for an answer, up to a day.
         json: Print one JSON document.
+        access: How to prove who calls.
     """
     # Imported here, so that `--help` needs neither gRPC nor NumPy.
     from motherlode.clients import Client  # noqa: PLC0415
@@ -51,7 +55,7 @@ def query(
     if not texts:
         field = "--text" if file is None else "--file"
         raise config_error(field, "at least one query in --text or --file", "none")
-    with Client(target, timeout_s=timeout_s) as client:
+    with Client(target, timeout_s=timeout_s, tls=access.encryption(), key=access.key()) as client:
         result = client.top_k(texts, k, **model_options(model))
     if json:
         print_json(_document(texts, result))

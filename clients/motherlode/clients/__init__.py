@@ -12,6 +12,7 @@ from motherlode.clients.admin import (
 )
 from motherlode.clients.asynchronous import AsyncClient
 from motherlode.clients.blocking import Client
+from motherlode.clients.channel import Tls
 from motherlode.clients.errors import (
     AccessError,
     CallCancelledError,
@@ -59,6 +60,7 @@ __all__ = [
     "ServerError",
     "ServerInfo",
     "StageTimings",
+    "Tls",
     "TooLargeError",
     "TopKResult",
     "UnavailableError",

@@ -15,11 +15,10 @@ from functools import partial
 from types import TracebackType
 from typing import Any, Self, TypeVar, Unpack, final
 
-import grpc
 from numpy.typing import ArrayLike
 
 from motherlode.clients.aio_transport import AsyncGrpcTransport, AsyncStream, AsyncTransport
-from motherlode.clients.channel import Metadata, health_service
+from motherlode.clients.channel import Metadata, Tls, health_service
 from motherlode.clients.errors import ClientError
 from motherlode.clients.info import HealthStatus, ServerInfo
 from motherlode.clients.queries import QueryBatch, query_batch
@@ -63,13 +62,15 @@ class AsyncClient:
     Args:
         target: See `Client`; so for the rest.
         timeout_s: Seconds that a call may take unless it says otherwise.
-        credentials: For TLS.
+        tls: For an encrypted connection.
+        key: The caller's key.
         metadata: Sent with each call.
         options: Further gRPC channel options.
         transport: Used in place of a gRPC channel, for tests.
 
     Raises:
-        ValueError: If `timeout_s` is not a positive, finite number.
+        ValueError: See `Client`.
+        OSError: If a file of `tls` cannot be read.
     """
 
     def __init__(
@@ -77,7 +78,8 @@ class AsyncClient:
         target: str,
         *,
         timeout_s: float = 10.0,
-        credentials: grpc.ChannelCredentials | None = None,
+        tls: Tls | None = None,
+        key: str | None = None,
         metadata: Metadata = (),
         options: Sequence[tuple[str, Any]] = (),
         transport: AsyncTransport | None = None,
@@ -86,7 +88,7 @@ class AsyncClient:
         self._timeout_s = check_timeout(timeout_s)
         self._session = Session()
         self._transport = transport or AsyncGrpcTransport(
-            target, credentials=credentials, metadata=metadata, options=options
+            target, tls=tls, key=key, metadata=metadata, options=options
         )
 
     async def __aenter__(self) -> Self:

@@ -8,10 +8,9 @@ from functools import partial
 from types import TracebackType
 from typing import Any, Self, TypeVar, Unpack, final
 
-import grpc
 from numpy.typing import ArrayLike
 
-from motherlode.clients.channel import Metadata, health_service
+from motherlode.clients.channel import Metadata, Tls, health_service
 from motherlode.clients.errors import ClientError
 from motherlode.clients.info import HealthStatus, ServerInfo
 from motherlode.clients.queries import QueryBatch, query_batch
@@ -56,13 +55,16 @@ class Client:
             round.
         timeout_s: Seconds that a call may take with all its parts, retries and pauses, unless it
             says otherwise.
-        credentials: For TLS; without them the connection is in clear text.
-        metadata: Sent with each call, such as an API key.
+        tls: For an encrypted connection; without it the connection is in clear text.
+        key: The caller's key, sent with each call; without `tls`, to this machine alone.
+        metadata: Sent with each call.
         options: Further gRPC channel options.
         transport: Used in place of a gRPC channel, for tests; then `target` is only a name.
 
     Raises:
-        ValueError: If `timeout_s` is not a positive, finite number.
+        ValueError: If `timeout_s` is not a positive, finite number, or a file of `tls` is not what
+            it should be, or the key would leave this machine in clear text.
+        OSError: If a file of `tls` cannot be read.
     """
 
     def __init__(
@@ -70,7 +72,8 @@ class Client:
         target: str,
         *,
         timeout_s: float = 10.0,
-        credentials: grpc.ChannelCredentials | None = None,
+        tls: Tls | None = None,
+        key: str | None = None,
         metadata: Metadata = (),
         options: Sequence[tuple[str, Any]] = (),
         transport: Transport | None = None,
@@ -79,7 +82,7 @@ class Client:
         self._timeout_s = check_timeout(timeout_s)
         self._session = Session()
         self._transport = transport or GrpcTransport(
-            target, credentials=credentials, metadata=metadata, options=options
+            target, tls=tls, key=key, metadata=metadata, options=options
         )
 
     def __enter__(self) -> Self:

@@ -9,7 +9,14 @@ from typing import Any, Protocol, final
 
 import grpc
 
-from motherlode.clients.channel import Metadata, channel_options, methods_of
+from motherlode.clients.channel import (
+    Metadata,
+    Tls,
+    channel_options,
+    credentials_of,
+    metadata_with,
+    methods_of,
+)
 from motherlode.clients.errors import ClientError, DeadlineError, ServerError
 from motherlode.clients.status import error_from_rpc
 from motherlode.clients.steps import Call
@@ -63,12 +70,16 @@ class GrpcTransport:
         self,
         target: str,
         *,
-        credentials: grpc.ChannelCredentials | None = None,
+        tls: Tls | None = None,
+        key: str | None = None,
         metadata: Metadata = (),
         options: Sequence[tuple[str, Any]] = (),
     ) -> None:
         self._target = target
-        self._metadata = tuple(metadata)
+        credentials = credentials_of(tls)
+        self._metadata = metadata_with(
+            key, metadata, target=target, is_encrypted=credentials is not None
+        )
         all_options = channel_options(options)
         if credentials is None:
             self._channel = grpc.insecure_channel(target, all_options)

@@ -6,6 +6,7 @@ import json
 import re
 from pathlib import Path
 
+from motherlode.core.documents import read_json
 from motherlode.core.errors import BundleError, ConfigError, shorten
 from motherlode.core.staging import replace_file
 
@@ -38,10 +39,10 @@ def read_aliases(folder: Path) -> dict[str, int]:
     """
     path = folder / ALIASES_FILE
     try:
-        document = json.loads(path.read_bytes())
+        document = read_json(path)
     except (FileNotFoundError, NotADirectoryError):
         return {}
-    except (OSError, ValueError, RecursionError) as error:
+    except (OSError, ValueError) as error:
         raise BundleError(path, f"cannot be read: {error}") from error
     if not isinstance(document, dict):
         raise BundleError(path, f"expected a JSON object, got {shorten(document)}")

@@ -11,6 +11,7 @@ from typing import Annotated, Any, Literal, final
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
+from motherlode.core.documents import read_json
 from motherlode.core.errors import BundleError, UnsupportedFormatError, shorten
 
 # The highest that is read. A bundle is written as the lowest that can say what it holds, so that
@@ -275,12 +276,12 @@ def _check_file(path: Path, entry: FileEntry, *, verify: bool) -> None:
 
 def _read_document(path: Path) -> dict[str, Any]:
     try:
-        document = json.loads(path.read_bytes())
+        document = read_json(path)
     except FileNotFoundError:
         raise BundleError(path, "no such file, so this folder holds no bundle") from None
     except OSError as error:
         raise BundleError(path, f"cannot be read: {error.strerror or error}") from error
-    except (ValueError, RecursionError) as error:
+    except ValueError as error:
         raise BundleError(path, f"not valid JSON: {error}") from None
     if not isinstance(document, dict):
         raise BundleError(path, "expected a JSON object")

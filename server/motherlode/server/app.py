@@ -30,6 +30,7 @@ from motherlode.server.open_inference import InferenceServicer, refuse_other_met
 from motherlode.server.port import Port, cannot_bind
 from motherlode.server.queue_limits import QueueLimits
 from motherlode.server.reception import Reception
+from motherlode.server.security import Security
 from motherlode.server.servicer import RetrievalServicer
 from motherlode.server.slot import Catalog
 from motherlode.server.watcher import Watcher
@@ -71,6 +72,7 @@ class Server:
     Attributes:
         catalog: What it serves.
         watcher: What keeps that up to date.
+        security: Who may call, and how much they may send.
         meters: Its metrics.
         listen_address: Bound address of the gRPC port; empty before that.
     """
@@ -93,10 +95,12 @@ class Server:
             max_batch_bytes=config.max_batch_bytes,
         )
         self._reception = Reception(config, self.catalog, self._batcher, self.meters)
-        self._port = Port("listen", config.listen, max_message_bytes=config.max_message_bytes)
-        self._admin = Port("admin", config.admin, max_message_bytes=config.max_message_bytes)
+        self.security = Security(config, self.meters)
+        self._port = Port("listen", config.listen, self.security)
+        self._admin = Port("admin", config.admin, self.security)
         self._metrics: tuple[WSGIServer, threading.Thread] | None = None
         self._watching: asyncio.Task[None] | None = None
+        self._guarding: asyncio.Task[None] | None = None
 
     async def start(self) -> Readiness:
         """Binds the ports, loads what the repository has, and serves.
@@ -117,10 +121,16 @@ class Server:
         await self.watcher.scan()
         self._reception.refusal = None
         self._watching = asyncio.create_task(self.watcher.run())
+        self._guarding = asyncio.create_task(self.security.run())
         models = {slot.model: slot.current.version for slot in self.catalog if slot.current}
         if not models:
             logger.warning("there is no model to serve yet in %s", self._config.repository)
         return Readiness(listen, admin, metrics, models, os.getpid())
+
+    def look(self) -> None:
+        """Asks for a look at the repository, the certificate and the keys now."""
+        self.watcher.trigger()
+        self.security.trigger()
 
     @property
     def is_draining(self) -> bool:
@@ -150,6 +160,8 @@ class Server:
 
         To close twice does no harm.
         """
+        if self._guarding is not None:
+            self._guarding.cancel()
         await self._port.close(grace_s)
         await self._admin.close(grace_s)
         await asyncio.to_thread(self._batcher.stop, max(grace_s, _SHORTEST_GRACE_S))
@@ -185,7 +197,7 @@ class Server:
 def run(config: ServerConfig, on_ready: Callable[[Readiness], None]) -> int:
     """Serves until SIGTERM or SIGINT, then drains; a second signal stops at once.
 
-    SIGHUP asks for a look at the repository.
+    SIGHUP asks for a look at the repository, the certificate and the keys.
 
     Returns:
         The exit status.
@@ -215,7 +227,7 @@ async def _serve(
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, lambda: urged.set() if asked.is_set() else asked.set())
-    loop.add_signal_handler(signal.SIGHUP, server.watcher.trigger)
+    loop.add_signal_handler(signal.SIGHUP, server.look)
     starting = asyncio.create_task(server.start())
     try:
         if not await _first(starting, asked):

@@ -23,6 +23,8 @@ from motherlode.server.admission import ReloadPolicy
 
 # gRPC's own options are 32-bit numbers.
 _LARGEST = 2**31 - 1
+# Its times are such numbers of milliseconds.
+_LONGEST_S = 2_000_000.0
 
 ENVIRONMENT_PREFIX = "MOTHERLODE_"
 
@@ -81,7 +83,6 @@ class ServerConfig(BaseSettings):
         max_batch_queries: Queries that run together; a call with more runs in parts.
         max_batch_bytes: Memory that a batch may take while it is searched; it is cut to that.
         max_stream_requests: Requests of one stream under way at the same time.
-        reload_interval_s: Time between two looks at the repository.
         reload_policy: Whether the serving version may be dropped before a new one is loaded: `auto`
             does it where memory is too small for both, `double_buffer` never, `drain` always.
         memory_limit_bytes: Most memory of all loaded versions together, as their manifests predict
@@ -95,6 +96,22 @@ class ServerConfig(BaseSettings):
         canary_error_factor: How many times as often as the serving version it may fail.
         canary_latency_factor: How many times as long its median and 99th percentile may be; 0 does
             not compare them.
+        max_stream_idle_s: Longest wait for the next request of a stream.
+        max_call_s: Longest time for a call, whatever its own deadline.
+        max_metadata_bytes: Largest metadata of a call.
+        max_connections: Most connections to each gRPC port.
+        max_connection_calls: Calls of one connection under way at the same time.
+        max_connection_idle_s: Longest life of a connection without a call.
+        max_connection_age_s: Longest life of a connection; then its caller is asked for a new one.
+        connection_age_grace_s: Time for calls under way on a connection that has become too old.
+        keepalive_interval_s: Silence of a connection after which its caller is asked for a sign.
+        handshake_timeout_s: Longest time from the opening of a connection until it can be used.
+        tls_certificate: PEM file of the server's certificate and those between it and the root.
+        tls_key: PEM file of the certificate's private key.
+        tls_client_ca: PEM file of the roots of callers' certificates; callers then need one.
+        keys_file: TOML file of callers' keys; calls then need one.
+        allow_open_admin: Let everyone on other machines reach the admin port.
+        reload_interval_s: Time between two looks at the repository, the certificate and the keys.
         drain_delay_s: Time between the news that the server stops and its refusing of new calls.
         drain_grace_s: Longest wait for calls under way before the server stops regardless.
     """
@@ -122,6 +139,21 @@ class ServerConfig(BaseSettings):
     max_batch_queries: int = Field(64, ge=1, le=_LARGEST)
     max_batch_bytes: int = Field(256 * 2**20, ge=1024)
     max_stream_requests: int = Field(8, ge=1, le=_LARGEST)
+    max_stream_idle_s: float = Field(300.0, gt=0, le=_LONGEST_S)
+    max_call_s: float = Field(300.0, gt=0, le=_LONGEST_S)
+    max_metadata_bytes: int = Field(16_384, ge=1024, le=2**20)
+    max_connections: int = Field(10_000, ge=1, le=_LARGEST)
+    max_connection_calls: int = Field(4096, ge=1, le=_LARGEST)
+    max_connection_idle_s: float = Field(300.0, gt=0, le=_LONGEST_S)
+    max_connection_age_s: float = Field(600.0, gt=0, le=_LONGEST_S)
+    connection_age_grace_s: float = Field(30.0, gt=0, le=_LONGEST_S)
+    keepalive_interval_s: float = Field(60.0, gt=0, le=_LONGEST_S)
+    handshake_timeout_s: float = Field(10.0, gt=0, le=_LONGEST_S)
+    tls_certificate: Path | None = None
+    tls_key: Path | None = None
+    tls_client_ca: Path | None = None
+    keys_file: Path | None = None
+    allow_open_admin: bool = False
     reload_interval_s: float = Field(1.0, gt=0)
     reload_policy: ReloadPolicy = "auto"
     memory_limit_bytes: int | None = Field(None, ge=1)

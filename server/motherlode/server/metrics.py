@@ -44,6 +44,7 @@ class Meters:
         self._define_requests()
         self._define_engine()
         self._define_models()
+        self._define_security()
 
     def _define_requests(self) -> None:
         self.requests = self._counter(
@@ -110,6 +111,30 @@ class Meters:
         self.resident_bytes = self._gauge(
             "model_resident_bytes", "Predicted memory of a loaded version.", *_VERSION, "where"
         )
+
+    def _define_security(self) -> None:
+        self.access_refused = self._counter(
+            "access_refused_total", "Calls refused for want of a key or a role.", "reason"
+        )
+        for reason in ("key_missing", "key_unknown", "key_expired", "permission_denied"):
+            self.access_refused.labels(reason)
+        self._stale_credentials = self._gauge(
+            "credentials_stale", "1 while changed files of this kind cannot be used.", "kind"
+        )
+        # Its label leaves servers without a certificate without a series, where 0 would say 1970.
+        self._certificate_expiry = self._gauge(
+            "tls_certificate_expiry_timestamp_seconds",
+            "When the certificate in use runs out.",
+            "certificate",
+        )
+
+    def watch_credentials(self, kind: str, is_stale: Callable[[], bool]) -> None:
+        """Asks at each scrape whether files of a kind hold something that cannot be used."""
+        self._stale_credentials.labels(kind).set_function(is_stale)
+
+    def watch_certificate_expiry(self, expires_s: Callable[[], float]) -> None:
+        """Asks at each scrape for the Unix time at which the certificate in use runs out."""
+        self._certificate_expiry.labels("server").set_function(expires_s)
 
     def watch_queue(self, depth: Callable[[], float], size_bytes: Callable[[], float]) -> None:
         """Asks for the number of waiting queries and the memory that they hold at each scrape."""

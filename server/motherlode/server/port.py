@@ -12,6 +12,8 @@ from grpc_reflection.v1alpha import reflection
 from motherlode.core.errors import ConfigError
 from motherlode.server.config import split_address
 from motherlode.server.health import HealthBoard
+from motherlode.server.security import Security
+from motherlode.server.shield import ShieldedServer
 
 
 @final
@@ -21,18 +23,15 @@ class Port:
     Args:
         field: Setting that gives the address; errors name it.
         address: Where to listen; port 0 takes a free one.
-        max_message_bytes: Largest request and largest answer.
+        security: Who may call, and how much they may send.
     """
 
-    def __init__(self, field: str, address: str, *, max_message_bytes: int) -> None:
+    def __init__(self, field: str, address: str, security: Security) -> None:
         self._field = field
         self._address = address
-        self._options = [
-            ("grpc.max_receive_message_length", max_message_bytes),
-            ("grpc.max_send_message_length", max_message_bytes),
-            # A second server on a taken port must fail, not take half of the calls.
-            ("grpc.so_reuseport", 0),
-        ]
+        self._security = security
+        # A second server on a taken port must fail, not take half of the calls.
+        self._options = [*security.options, ("grpc.so_reuseport", 0)]
         self._server: Any = None
 
     async def open(
@@ -48,17 +47,28 @@ class Port:
         Raises:
             ConfigError: If the address cannot be bound.
         """
-        self._server = server = grpc.aio.server(options=self._options)
-        register(server)
+        self._server = server = grpc.aio.server(
+            interceptors=self._security.interceptors, options=self._options
+        )
+        register(ShieldedServer(server))
         board.register(server)
         names = (*services, health.SERVICE_NAME, reflection.SERVICE_NAME)
         reflection.enable_server_reflection(names, server)
         try:
-            port = server.add_insecure_port(self._address)
+            port = self._bind(server)
         except RuntimeError as error:
             raise cannot_bind(self._field, self._address) from error
         await server.start()
         return f"{split_address(self._address)[0]}:{port}"
+
+    def _bind(self, server: Any) -> int:
+        credentials = self._security.credentials()
+        port: int
+        if credentials is None:
+            port = server.add_insecure_port(self._address)
+        else:
+            port = server.add_secure_port(self._address, credentials)
+        return port
 
     async def close(self, grace_s: float) -> None:
         """Stops; calls under way have `grace_s` seconds left. To close twice does no harm."""

@@ -30,7 +30,6 @@ logger = logging.getLogger(__name__)
 RequestT = TypeVar("RequestT")
 ResponseT = TypeVar("ResponseT")
 
-_INFINITY = float("inf")
 # By which a caller's deadline may come before the same deadline here: the way of the request.
 _HEAD_START_S = 0.05
 
@@ -127,7 +126,8 @@ class Reception:
             Exception: Whatever `status` has a row for, and what nobody foresaw; it is counted.
         """
         arrived = time.monotonic()
-        deadline = _INFINITY if remaining_s is None else arrived + remaining_s
+        longest_s = self._config.max_call_s
+        deadline = arrived + (longest_s if remaining_s is None else min(remaining_s, longest_s))
         served: ServedVersion | None = None
         self._num_in_flight += 1
         self._idle.clear()

@@ -13,7 +13,7 @@ from motherlode.server import status
 from motherlode.server.config import ServerConfig
 from motherlode.server.reception import Reception
 from motherlode.server.slot import Catalog
-from motherlode.server.status import abort
+from motherlode.server.status import StreamIdleError, abort
 from motherlode.server.wire import TOP_K, server_info
 from motherlode.v1 import retrieval_pb2 as pb
 from motherlode.v1 import retrieval_pb2_grpc
@@ -42,13 +42,15 @@ class RetrievalServicer(retrieval_pb2_grpc.RetrievalServiceServicer):
     async def TopKStream(
         self, request_iterator: AsyncIterator[pb.TopKStreamRequest], context: Any
     ) -> AsyncIterator[pb.TopKStreamResponse]:
-        stream = _Stream(self._config.max_stream_requests)
+        stream = _Stream(self._config.max_stream_requests, self._config.max_stream_idle_s)
         reader = asyncio.create_task(self._read(aiter(request_iterator), context, stream))
         try:
             while (answer := await stream.answers.get()) is not None:
                 yield await answer
                 stream.room.release()
             is_cut_short = await reader
+        except StreamIdleError as error:
+            await abort(context, error)
         finally:
             reader.cancel()
             stream.cancel()
@@ -107,7 +109,8 @@ class _Stream:
     A caller who does not read his answers finds that his requests are not read either.
     """
 
-    def __init__(self, max_requests: int) -> None:
+    def __init__(self, max_requests: int, max_idle_s: float) -> None:
+        self._max_idle_s = max_idle_s
         self.room = asyncio.Semaphore(max_requests)
         self.answers: asyncio.Queue[asyncio.Task[pb.TopKStreamResponse] | None] = asyncio.Queue()
         self._tasks: set[asyncio.Task[pb.TopKStreamResponse]] = set()
@@ -139,4 +142,8 @@ class _Stream:
         self, requests: AsyncIterator[pb.TopKStreamRequest]
     ) -> pb.TopKStreamRequest | None:
         await self.room.acquire()
-        return await anext(requests, None)
+        try:
+            async with asyncio.timeout(self._max_idle_s):
+                return await anext(requests, None)
+        except TimeoutError:
+            raise StreamIdleError(f"no request came for {self._max_idle_s:g} s") from None

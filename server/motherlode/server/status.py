@@ -30,6 +30,29 @@ class UnimplementedError(MotherlodeError):
     """A method that the protocol knows and this server does not offer."""
 
 
+@final
+class UnauthenticatedError(MotherlodeError):
+    """The caller did not show a key that is good.
+
+    Attributes:
+        reason: One word for programs, such as KEY_EXPIRED.
+    """
+
+    def __init__(self, message: str, *, reason: str) -> None:
+        self.reason = reason
+        super().__init__(message)
+
+
+@final
+class PermissionDeniedError(MotherlodeError):
+    """The caller's key is good, but not for this."""
+
+
+@final
+class StreamIdleError(MotherlodeError):
+    """The caller of a stream asked nothing for too long."""
+
+
 # The first row whose class fits counts. Whatever fits none is INTERNAL, without a word of detail.
 TABLE: tuple[tuple[type[Exception], grpc.StatusCode, str], ...] = (
     (RequestTooLargeError, grpc.StatusCode.RESOURCE_EXHAUSTED, "REQUEST_TOO_LARGE"),
@@ -42,6 +65,10 @@ TABLE: tuple[tuple[type[Exception], grpc.StatusCode, str], ...] = (
     (UnavailableError, grpc.StatusCode.UNAVAILABLE, "UNAVAILABLE"),
     (ExpiredError, grpc.StatusCode.DEADLINE_EXCEEDED, "DEADLINE_EXCEEDED"),
     (UnimplementedError, grpc.StatusCode.UNIMPLEMENTED, "UNIMPLEMENTED"),
+    (UnauthenticatedError, grpc.StatusCode.UNAUTHENTICATED, "UNAUTHENTICATED"),
+    (PermissionDeniedError, grpc.StatusCode.PERMISSION_DENIED, "PERMISSION_DENIED"),
+    # So that clients open another one, or ask without.
+    (StreamIdleError, grpc.StatusCode.UNAVAILABLE, "STREAM_IDLE"),
 )
 
 # Trailers have little room, and a server with a thousand models would name them all.
@@ -58,7 +85,7 @@ def reason_of(error: Exception) -> str:
     """The `ErrorInfo.reason` of an error: one word for programs."""
     if isinstance(error, NotFoundError):
         return f"{error.kind.upper()}_NOT_FOUND"
-    if isinstance(error, UnavailableError | OverloadedError):
+    if isinstance(error, UnavailableError | OverloadedError | UnauthenticatedError):
         return error.reason
     if isinstance(error, LoadRefusedError) and error.failure.stage == "gate":
         return "GATE_REFUSED"

@@ -56,6 +56,13 @@ CASES = [
     (refused("verify"), Code.FAILED_PRECONDITION, "LOAD_REFUSED"),
     (ExpiredError("late"), Code.DEADLINE_EXCEEDED, "DEADLINE_EXCEEDED"),
     (status.UnimplementedError("no admin"), Code.UNIMPLEMENTED, "UNIMPLEMENTED"),
+    (
+        status.UnauthenticatedError("who?", reason="KEY_UNKNOWN"),
+        Code.UNAUTHENTICATED,
+        "KEY_UNKNOWN",
+    ),
+    (status.PermissionDeniedError("no"), Code.PERMISSION_DENIED, "PERMISSION_DENIED"),
+    (status.StreamIdleError("idle"), Code.UNAVAILABLE, "STREAM_IDLE"),
 ]
 UNFORESEEN = [
     ZeroDivisionError("secret"),

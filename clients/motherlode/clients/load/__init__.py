@@ -8,7 +8,7 @@ from motherlode.clients.load.motherlode import MotherlodeProtocol
 from motherlode.clients.load.protocol import OK, Answer, LoadProtocol
 from motherlode.clients.load.report import LoadReport, StatusReport
 from motherlode.clients.load.runner import ClosedLoop, OpenLoop, precise_event_loop, run_load
-from motherlode.clients.load.target import is_loopback
+from motherlode.clients.target import is_loopback
 
 __all__ = [
     "OK",

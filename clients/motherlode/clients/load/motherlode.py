@@ -8,6 +8,7 @@ from typing import Any, final
 import grpc
 import grpc.aio
 
+from motherlode.clients.channel import Tls, credentials_of, metadata_with
 from motherlode.clients.errors import InvalidArgumentError
 from motherlode.clients.load.protocol import OK, Answer
 from motherlode.clients.queries import QueryBatch
@@ -32,7 +33,7 @@ _CANCELLED_S = 0.1
 
 @final
 class MotherlodeProtocol:
-    """Calls of `RetrievalService.TopK`, ready-made and over plain text.
+    """Calls of `RetrievalService.TopK`, ready-made.
 
     Args:
         target: HOST:PORT of the server.
@@ -42,12 +43,15 @@ class MotherlodeProtocol:
         queries_per_call: Queries of each call.
         connections: Connections, which take turns.
         timeout_s: Seconds until a call has failed.
+        tls: For encrypted connections.
+        key: The caller's key.
 
     Raises:
-        InvalidArgumentError: If there are fewer queries than one call takes.
+        InvalidArgumentError: If there are fewer queries than one call takes; and see `Client`.
+        OSError: If a file of `tls` cannot be read.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - all but three have defaults
         self,
         target: str,
         queries: QueryBatch,
@@ -56,6 +60,8 @@ class MotherlodeProtocol:
         queries_per_call: int = 1,
         connections: int = 1,
         timeout_s: float = 10.0,
+        tls: Tls | None = None,
+        key: str | None = None,
     ) -> None:
         if len(queries) < queries_per_call:
             raise InvalidArgumentError.of_field(
@@ -64,6 +70,8 @@ class MotherlodeProtocol:
                 actual=len(queries),
             )
         self._target = target
+        self._credentials = credentials_of(tls)
+        self._metadata = metadata_with(key, (), target=target, is_encrypted=tls is not None)
         self._queries_per_call = queries_per_call
         self._connections = connections
         self._timeout_s = timeout_s
@@ -84,7 +92,7 @@ class MotherlodeProtocol:
         """Opens all connections and makes one call on each; says what answered."""
         answered = ""
         for _ in range(self._connections):
-            channel = grpc.aio.insecure_channel(self._target, _OPTIONS)
+            channel = self._open()
             self._channels.append(channel)
             stub = retrieval_pb2_grpc.RetrievalServiceStub(channel)  # type: ignore[no-untyped-call]
             self._methods.append(stub.TopK)
@@ -96,7 +104,9 @@ class MotherlodeProtocol:
         method = self._methods[number % len(self._methods)]
         request = self._requests[number % len(self._requests)]
         try:
-            response: pb.TopKResponse = await method(request, timeout=self._timeout_s)
+            response: pb.TopKResponse = await method(
+                request, timeout=self._timeout_s, metadata=self._metadata
+            )
         except grpc.aio.AioRpcError as error:
             return Answer(error.code().name, error.details() or "")
         except asyncio.CancelledError:
@@ -116,10 +126,17 @@ class MotherlodeProtocol:
             # is closed by then. There is nothing to wait for but time.
             await asyncio.sleep(_CANCELLED_S)
 
+    def _open(self) -> grpc.aio.Channel:
+        if self._credentials is None:
+            return grpc.aio.insecure_channel(self._target, _OPTIONS)
+        return grpc.aio.secure_channel(self._target, self._credentials, _OPTIONS)
+
     async def _first_call(self, method: Any) -> str:
         timeout_s = self._timeout_s
         try:
-            response: pb.TopKResponse = await method(self._requests[0], timeout=timeout_s)
+            response: pb.TopKResponse = await method(
+                self._requests[0], timeout=timeout_s, metadata=self._metadata
+            )
         except grpc.aio.AioRpcError as error:
             raise error_from_rpc(error, target=self._target, timeout_s=timeout_s) from error
         return f"{response.model}@{response.version}"

@@ -21,9 +21,6 @@ def modules_after(code: str) -> set[str]:
 
 _COMMANDS = ("query", "admin", "health", "bench", "diff", "doctor")
 LIGHT = [["--help"], *([name, "--help"] for name in _COMMANDS)]
-    ["--help"],
-    *([name, "--help"] for name in ("query", "admin", "health", "bench", "diff", "doctor")),
-]
 
 
 @pytest.mark.parametrize("arguments", [*LIGHT, ["--version"], ["qery"]])

@@ -12,13 +12,13 @@ from __future__ import annotations
 import logging
 import os
 import sys
-import time
 from collections.abc import Callable, Sequence
 from io import TextIOWrapper
 from typing import Annotated, Literal
 
 from cyclopts import App, CycloptsError, Group, Parameter, UnknownCommandError
 
+from motherlode.cli.logs import LogFormat, formatter_of
 from motherlode.cli.output import print_note
 
 __all__ = ["app", "main"]
@@ -87,28 +87,28 @@ def _launch(
     log_level: Annotated[
         LogLevel, Parameter(env_var="MOTHERLODE_LOG_LEVEL", group=_GLOBAL)
     ] = "info",
+    log_format: Annotated[
+        LogFormat, Parameter(env_var="MOTHERLODE_LOG_FORMAT", group=_GLOBAL)
+    ] = "text",
 ) -> object:
     """Run one command.
 
     Args:
         tokens: The command and its arguments.
         log_level: Least severe messages to log, on standard error.
+        log_format: Lines for people, or an object of JSON a line.
     """
-    configure_logging(log_level)
+    configure_logging(log_level, log_format)
     return app(tokens)
 
 
-def configure_logging(level: LogLevel) -> None:
+def configure_logging(level: LogLevel, log_format: LogFormat = "text") -> None:
     """Send logs to standard error: Motherlode's from `level` on, other packages' from warnings on.
 
     Replaces what an earlier call set up.
     """
-    formatter = logging.Formatter(
-        "%(asctime)s.%(msecs)03dZ %(levelname)-7s %(name)s: %(message)s", "%Y-%m-%dT%H:%M:%S"
-    )
-    formatter.converter = time.gmtime
     handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(formatter)
+    handler.setFormatter(formatter_of(log_format))
     logging.basicConfig(level=logging.WARNING, handlers=[handler], force=True)
     logging.getLogger("motherlode").setLevel(level.upper())
 

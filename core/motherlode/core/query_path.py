@@ -5,7 +5,7 @@ Shapes: B queries, F features, D embedding width.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from time import perf_counter
 from typing import final
 
@@ -15,7 +15,7 @@ from motherlode.core.encoders import QueryEncoder
 from motherlode.core.errors import InvalidQueryError
 from motherlode.core.features import Featurizer
 from motherlode.core.golden import Golden
-from motherlode.core.index import LabelFilter, LabelIndex
+from motherlode.core.index import ExactIndex, LabelFilter, LabelIndex
 from motherlode.core.queries import (
     EmbeddingQueries,
     Features,
@@ -122,6 +122,10 @@ class QueryPath:
     def bytes_per_query(self, k: int) -> int:
         """See `Retriever.bytes_per_query`."""
         return _CANDIDATE_BYTES * self.index.num_candidates(self.num_hits(k))
+
+    def exact(self) -> QueryPath:
+        """The same stages over the same arrays, with an index that misses no label."""
+        return replace(self, index=ExactIndex.beside(self.index))
 
     def check_can_rank(self, queries: Queries) -> None:
         """Refuses embeddings where a ranker needs the features that they were made of.

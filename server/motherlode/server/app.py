@@ -6,37 +6,49 @@ import asyncio
 import gc
 import logging
 import os
+import random
 import signal
 import threading
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Any, final
+from importlib.metadata import version
+from typing import TYPE_CHECKING, Any, final
 from wsgiref.simple_server import WSGIServer
 
+import grpc
 import torch
+from grpc_channelz.v1 import channelz, channelz_pb2
 from prometheus_client import start_http_server
 
 from motherlode.core.errors import ConfigError
-from motherlode.core.index import set_index_threads
+from motherlode.core.index import LabelIndex, set_index_threads
 from motherlode.inference import open_inference_pb2_grpc
 from motherlode.server.admin import SERVICE as ADMIN_SERVICE
 from motherlode.server.admin import AdminServicer, Operations
 from motherlode.server.batcher import Batcher
 from motherlode.server.config import ServerConfig, split_address
+from motherlode.server.correlation import stamp_logs
 from motherlode.server.health import SERVICES, HealthBoard
 from motherlode.server.metrics import Meters
 from motherlode.server.open_inference import InferenceServicer, refuse_other_methods
 from motherlode.server.port import Port, cannot_bind
 from motherlode.server.queue_limits import QueueLimits
+from motherlode.server.recall import RecallSampler
 from motherlode.server.reception import Reception
 from motherlode.server.security import Security
 from motherlode.server.servicer import RetrievalServicer
 from motherlode.server.slot import Catalog
 from motherlode.server.watcher import Watcher
+from motherlode.server.witness import Witness
 from motherlode.v1 import model_admin_pb2_grpc, retrieval_pb2_grpc
 
+if TYPE_CHECKING:
+    from motherlode.server.tracing import Tracing
+
 logger = logging.getLogger(__name__)
+
+_CHANNELZ = channelz_pb2.DESCRIPTOR.services_by_name["Channelz"].full_name
 
 # For the engine to end its last batch, even where calls get no grace.
 _SHORTEST_GRACE_S = 1.0
@@ -98,6 +110,12 @@ class Server:
         self.security = Security(config, self.meters)
         self._port = Port("listen", config.listen, self.security)
         self._admin = Port("admin", config.admin, self.security)
+        self._recall = _recall_sampler(config, self.meters)
+        self._tracing = _tracing(config)
+        self._reception.witness = Witness(
+            config.slow_call_s, recall=self._recall, tracing=self._tracing
+        )
+        self._describe()
         self._metrics: tuple[WSGIServer, threading.Thread] | None = None
         self._watching: asyncio.Task[None] | None = None
         self._guarding: asyncio.Task[None] | None = None
@@ -114,9 +132,11 @@ class Server:
             raise ConfigError("repository", expected="a folder", actual=self._config.repository)
         metrics = self._start_metrics()
         self._batcher.start()
+        if self._recall is not None:
+            self._recall.start()
         await self._health.start()
         self.listen_address = listen = await self._port.open(self._register, SERVICES, self._health)
-        services = (ADMIN_SERVICE,)
+        services = (ADMIN_SERVICE, _CHANNELZ)
         admin = await self._admin.open(self._register_admin, services, self._health)
         await self.watcher.scan()
         self._reception.refusal = None
@@ -166,6 +186,10 @@ class Server:
         await self._admin.close(grace_s)
         await asyncio.to_thread(self._batcher.stop, max(grace_s, _SHORTEST_GRACE_S))
         self.watcher.close()
+        if self._recall is not None:
+            await asyncio.to_thread(self._recall.stop, _SHORTEST_GRACE_S)
+        if self._tracing is not None:
+            await asyncio.to_thread(self._tracing.close)
         if self._metrics is not None:
             http, thread = self._metrics
             await asyncio.to_thread(http.shutdown)
@@ -180,10 +204,21 @@ class Server:
         refuse_other_methods(server)
 
     def _register_admin(self, server: Any) -> None:
-        """What operators may do."""
+        """What operators may do and see."""
         operations = Operations(self._config, self.watcher)
         servicer = AdminServicer(self.catalog, self.watcher, operations)
         model_admin_pb2_grpc.add_ModelAdminServiceServicer_to_server(servicer, server)  # type: ignore[no-untyped-call]
+        channelz.add_channelz_servicer(server)
+
+    def _describe(self) -> None:
+        """Metrics that are read off what is there anyway."""
+        self.meters.build_info.labels(
+            version("motherlode"), LabelIndex.faiss_version, torch.__version__, grpc.__version__
+        ).set(1)
+        self.meters.watch_models(
+            serving=lambda: sum(slot.current is not None for slot in self.catalog),
+            failing=lambda: sum(bool(slot.load_error) for slot in self.catalog),
+        )
 
     def _start_metrics(self) -> str:
         host, port = split_address(self._config.metrics)
@@ -192,6 +227,28 @@ class Server:
         except OSError as error:
             raise cannot_bind("metrics", self._config.metrics) from error
         return f"{host}:{self._metrics[0].server_port}"
+
+
+def _tracing(config: ServerConfig) -> Tracing | None:
+    if config.trace_endpoint is None:
+        return None
+    try:
+        from motherlode.server.tracing import Tracing, processor_for  # noqa: PLC0415
+    except ImportError as error:
+        expected = "the extra otel: pip install 'motherlode[otel]'"
+        raise ConfigError("trace_endpoint", expected=expected, actual=error) from error
+    return Tracing(processor_for(config.trace_endpoint), sample_rate=config.trace_sample_rate)
+
+
+def _recall_sampler(config: ServerConfig, meters: Meters) -> RecallSampler | None:
+    if not config.recall_sample_rate:
+        return None
+    return RecallSampler(
+        meters,
+        sample_rate=config.recall_sample_rate,
+        cpu_share=config.recall_cpu_share,
+        generator=random.Random(),
+    )
 
 
 def run(config: ServerConfig, on_ready: Callable[[Readiness], None]) -> int:
@@ -208,6 +265,7 @@ def run(config: ServerConfig, on_ready: Callable[[Readiness], None]) -> int:
     torch.set_num_threads(config.threads)
     set_index_threads(config.threads)
     gc.set_threshold(*_GC_THRESHOLDS)
+    stamp_logs()
     server: list[Server] = []
     with asyncio.Runner(loop_factory=_loop_factory()) as runner:
         runner.run(_serve(config, on_ready, server))

@@ -43,11 +43,13 @@ class Answer:
         top: Its hits.
         queue_s: Its waits: for its turn, and for that of each further part of it.
         times: Times of the batches that it ran in.
+        batch_size: Queries of the last of them.
     """
 
     top: TopK
     queue_s: float
     times: StageTimes
+    batch_size: int = 0
 
 
 @final
@@ -66,6 +68,7 @@ class Call:
         caller: Who asks: callers share the server by their names.
         is_patient: Whether it rather waits than be refused for a long wait.
         num_bytes: Memory that it holds while it waits.
+        request_id: By which its caller knows it.
         group: Equal for calls that can run together.
         num_taken: Queries that have run or run now.
         num_left: The other ones.
@@ -81,6 +84,7 @@ class Call:
     caller: str = ""
     is_patient: bool = False
     num_bytes: int = 0
+    request_id: str = ""
     group: Hashable = field(init=False)
     num_taken: int = field(init=False, default=0)
     num_left: int = field(init=False)

@@ -53,6 +53,14 @@ def _split_names(value: object) -> object:
     return value
 
 
+def _check_endpoint(endpoint: str) -> str:
+    scheme, _, address = endpoint.partition("://")
+    if scheme not in ("http", "https") or not address:
+        raise ValueError("http://HOST:PORT or https://HOST:PORT is expected")
+    return endpoint
+
+
+Endpoint = Annotated[str, AfterValidator(_check_endpoint)]
 Address = Annotated[str, AfterValidator(_check_address)]
 Names = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_split_names)]
 
@@ -112,6 +120,11 @@ class ServerConfig(BaseSettings):
         keys_file: TOML file of callers' keys; calls then need one.
         allow_open_admin: Let everyone on other machines reach the admin port.
         reload_interval_s: Time between two looks at the repository, the certificate and the keys.
+        recall_sample_rate: Share of the queries that are searched exactly too; 0 for none.
+        recall_cpu_share: Share of the time of one core that this may take.
+        slow_call_s: Time from which on an answered call is logged; infinity logs none.
+        trace_endpoint: Collector of OpenTelemetry, http[s]://HOST:PORT; None sends no traces.
+        trace_sample_rate: Share of the calls without a trace of their own that are traced.
         drain_delay_s: Time between the news that the server stops and its refusing of new calls.
         drain_grace_s: Longest wait for calls under way before the server stops regardless.
     """
@@ -163,6 +176,11 @@ class ServerConfig(BaseSettings):
     canary_min_calls: int = Field(100, ge=1)
     canary_error_factor: float = Field(2.0, ge=1)
     canary_latency_factor: float = Field(2.0, ge=0)
+    recall_sample_rate: float = Field(0.001, ge=0, le=1)
+    recall_cpu_share: float = Field(0.01, ge=0.0001, le=1)
+    slow_call_s: float = Field(1.0, ge=0)
+    trace_endpoint: Endpoint | None = None
+    trace_sample_rate: float = Field(0.01, ge=0, le=1)
     drain_delay_s: float = Field(0.0, ge=0)
     drain_grace_s: float = Field(10.0, ge=0)
 

@@ -23,7 +23,7 @@ from motherlode.core.queries import concatenate
 from motherlode.core.query_path import StageTimes
 from motherlode.core.query_rows import StillWanted
 from motherlode.core.topk import TopK
-from motherlode.server.call import Answer, ExpiredError, InternalError, Part
+from motherlode.server.call import Answer, Call, ExpiredError, InternalError, Part
 
 logger = logging.getLogger(__name__)
 
@@ -99,14 +99,17 @@ class Batch:
         if isinstance(found, BaseException):
             return found
         try:
-            return part.call.add(found, self.started, self.times, is_last=part.is_last)
+            answer = part.call.add(found, self.started, self.times, is_last=part.is_last)
         except BaseException as error:
-            return _as_outcome(error)
+            return _as_outcome(error, part.call)
+        if answer is not None:
+            answer.batch_size = self.num_queries
+        return answer
 
     def _recover(self, error: BaseException) -> list[TopK | BaseException]:
         """Runs the parts one by one, so that only those fail that cannot be answered."""
         if len(self.parts) == 1:
-            return [_as_outcome(error)]
+            return [_as_outcome(error, self.parts[0].call)]
         logger.warning("a batch of %d calls failed; running them one by one", len(self.parts))
         return [self._run_alone(part) for part in self.parts]
 
@@ -114,7 +117,7 @@ class Batch:
         try:
             return self._top_k([part], None)[0]
         except BaseException as error:
-            return _as_outcome(error)
+            return _as_outcome(error, part.call)
 
 
 def _split(top: TopK, parts: Sequence[Part]) -> Iterator[TopK]:
@@ -127,10 +130,11 @@ def _split(top: TopK, parts: Sequence[Part]) -> Iterator[TopK]:
         row = end
 
 
-def _as_outcome(error: BaseException) -> BaseException:
+def _as_outcome(error: BaseException, call: Call) -> BaseException:
     if isinstance(error, MotherlodeError):
         return error
-    logger.error("a call failed", exc_info=error)
+    # The engine's thread runs calls of many contexts, so the id is told here.
+    logger.error("a call failed", exc_info=error, extra={"request_id": call.request_id})
     return InternalError("internal error")
 
 

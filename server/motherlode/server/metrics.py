@@ -19,8 +19,9 @@ from prometheus_client import (
 )
 
 from motherlode.server.histogram import Histogram
+from motherlode.server.process_memory import anonymous_bytes, limit_bytes
 
-STAGES = ("queue", "features", "encode", "search", "rank")
+STAGES = ("queue", "features", "encode", "search", "rank", "write")
 QUEUE_REASONS = ("queue_full", "queue_bytes", "queue_delay", "queue_deadline")
 _SECONDS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0)
 _LOAD_SECONDS = (0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0)
@@ -45,6 +46,8 @@ class Meters:
         self._define_engine()
         self._define_models()
         self._define_security()
+        self._define_recall()
+        self._define_process()
 
     def _define_requests(self) -> None:
         self.requests = self._counter(
@@ -64,7 +67,7 @@ class Meters:
     def _define_engine(self) -> None:
         self.stage_seconds = self._histogram(
             "stage_duration_seconds",
-            "Time by stage: of each request in the queue, of each batch elsewhere.",
+            "Time by stage: of each request in queue and write, of each batch elsewhere.",
             *_VERSION,
             "stage",
         )
@@ -136,6 +139,44 @@ class Meters:
         """Asks at each scrape for the Unix time at which the certificate in use runs out."""
         self._certificate_expiry.labels("server").set_function(expires_s)
 
+    def _define_recall(self) -> None:
+        self.recall_found = self._counter(
+            "search_recall_found_total",
+            "Hits of sampled answers that exact search would give too.",
+            *_VERSION,
+            "k",
+        )
+        self.recall_wanted = self._counter(
+            "search_recall_wanted_total", "Hits of exact search for those queries.", *_VERSION, "k"
+        )
+        self.recall_ratio = self._gauge(
+            "search_recall_ratio", "Found by wanted, of the latest samples.", *_VERSION, "k"
+        )
+        self.recall_samples = self._counter(
+            "search_recall_samples_total", "Queries sampled for that, by outcome.", "outcome"
+        )
+        for outcome in ("measured", "dropped", "retired", "failed"):
+            self.recall_samples.labels(outcome)
+
+    def _define_process(self) -> None:
+        self.build_info = self._gauge(
+            "build_info", "1, with the releases at work.", "version", "faiss", "torch", "grpc"
+        )
+        self.models = self._gauge("models", "Models by state.", "state")
+        anonymous = self._gauge(
+            "memory_anonymous_bytes", "Memory of the process that no file backs."
+        )
+        anonymous.set_function(anonymous_bytes)
+        limit = self._gauge(
+            "memory_limit_bytes", "Memory that the process may have: of its container or machine."
+        )
+        limit.set_function(limit_bytes)
+
+    def watch_models(self, **counts: Callable[[], float]) -> None:
+        """Asks for the number of models in each state at each scrape."""
+        for state, count in counts.items():
+            self.models.labels(state).set_function(count)
+
     def watch_queue(self, depth: Callable[[], float], size_bytes: Callable[[], float]) -> None:
         """Asks for the number of waiting queries and the memory that they hold at each scrape."""
         self.queue_depth.set_function(depth)
@@ -165,7 +206,11 @@ class Meters:
 
 @final
 class VersionMeters:
-    """Metrics of one version, their label values looked up once."""
+    """Metrics of one version, their label values looked up once.
+
+    Attributes:
+        is_removed: Whether its series have gone, and must not come back.
+    """
 
     def __init__(self, meters: Meters, model: str, version: int) -> None:
         self._meters = meters
@@ -177,7 +222,13 @@ class VersionMeters:
         self._short = meters.short_results.labels(*values)
         self._rows = meters.batch_rows.labels(*values)
         self._codes: dict[tuple[str, str], Any] = {}
+        self.is_removed = False
         self.count_request("TopK", "OK", 0)
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """Model and version, as label values."""
+        return tuple(self._labels.values())
 
     def describe(self, *, digest: str, index: str, ram_bytes: int, gpu_bytes: int) -> None:
         """Says what was loaded."""
@@ -214,6 +265,7 @@ class VersionMeters:
         """Removes every series of this version."""
         meters = self._meters
         self._codes.clear()
+        self.is_removed = True
         for metric in (
             meters.requests,
             meters.queries,
@@ -224,5 +276,8 @@ class VersionMeters:
             meters.canary_share,
             meters.version_info,
             meters.resident_bytes,
+            meters.recall_found,
+            meters.recall_wanted,
+            meters.recall_ratio,
         ):
             metric.remove_by_labels(self._labels)

@@ -30,8 +30,13 @@ class Port:
         self._field = field
         self._address = address
         self._security = security
-        # A second server on a taken port must fail, not take half of the calls.
-        self._options = [*security.options, ("grpc.so_reuseport", 0)]
+        self._options = [
+            *security.options,
+            # A second server on a taken port must fail, not take half of the calls.
+            ("grpc.so_reuseport", 0),
+            # Counts calls and bytes by socket; the admin port shows them.
+            ("grpc.enable_channelz", 1),
+        ]
         self._server: Any = None
 
     async def open(

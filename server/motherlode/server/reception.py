@@ -17,13 +17,14 @@ from motherlode.core.errors import UnavailableError
 from motherlode.core.index import LabelFilter
 from motherlode.core.queries import Queries
 from motherlode.core.retriever import Retriever
-from motherlode.server import status
+from motherlode.server import correlation, status
 from motherlode.server.batcher import Batcher
 from motherlode.server.call import Answer, Call
 from motherlode.server.config import ServerConfig
 from motherlode.server.limits import held_bytes
 from motherlode.server.metrics import Meters
 from motherlode.server.slot import Catalog, ServedVersion
+from motherlode.server.witness import Witness
 
 logger = logging.getLogger(__name__)
 
@@ -69,17 +70,39 @@ class Dialect(Generic[RequestT, ResponseT]):
 
 
 @final
+@dataclass(slots=True)
+class _Arrival:
+    """One call as it came.
+
+    Attributes:
+        method: Its name in the metrics.
+        at: `time.monotonic` when it came.
+        deadline: `time.monotonic` after which nobody waits for the answer.
+        caller: Who asks.
+        is_patient: Whether it rather waits than be refused for a long wait.
+    """
+
+    method: str
+    at: float
+    deadline: float
+    caller: str
+    is_patient: bool
+
+
+@final
 class Reception:
     """Takes calls of every protocol, and knows which are under way.
 
     Attributes:
         refusal: Why new calls are refused now; None while they are taken.
         draining: Set once `drain` was called.
+        witness: Sees each call when it is done.
     """
 
     def __init__(
         self, config: ServerConfig, catalog: Catalog, batcher: Batcher, meters: Meters
     ) -> None:
+        self.witness = Witness(config.slow_call_s)
         self._config = config
         self._catalog = catalog
         self._batcher = batcher
@@ -125,22 +148,20 @@ class Reception:
         Raises:
             Exception: Whatever `status` has a row for, and what nobody foresaw; it is counted.
         """
-        arrived = time.monotonic()
-        longest_s = self._config.max_call_s
-        deadline = arrived + (longest_s if remaining_s is None else min(remaining_s, longest_s))
+        now, longest_s = time.monotonic(), self._config.max_call_s
+        deadline = now + (longest_s if remaining_s is None else min(remaining_s, longest_s))
+        arrival = _Arrival(method, now, deadline, caller, is_patient)
         served: ServedVersion | None = None
         self._num_in_flight += 1
         self._idle.clear()
         try:
             served = self._admit(request, dialect)
             served.begin_call()
-            response = await self._ask(
-                request, dialect, served, arrived, deadline, caller, is_patient=is_patient
-            )
-            served.meters.observe_request(method, time.monotonic() - arrived)
+            response = await self._ask(request, dialect, served, arrival)
+            served.meters.observe_request(method, time.monotonic() - now)
             return response
         except BaseException as error:
-            self._count_failure(served, method, error, arrived, deadline)
+            self._count_failure(served, error, arrival)
             raise
         finally:
             if served is not None:
@@ -160,11 +181,7 @@ class Reception:
         request: RequestT,
         dialect: Dialect[RequestT, ResponseT],
         served: ServedVersion,
-        arrived: float,
-        deadline: float,
-        caller: str,
-        *,
-        is_patient: bool,
+        arrival: _Arrival,
     ) -> ResponseT:
         retriever, config = served.retriever, self._config
         if dialect.is_slow(request):
@@ -178,34 +195,36 @@ class Reception:
             asked.k,
             future,
             asked.filter,
-            deadline,
-            arrived,
-            caller,
-            is_patient,
+            arrival.deadline,
+            arrival.at,
+            arrival.caller,
+            arrival.is_patient,
             held_bytes(asked.queries, asked.filter),
+            correlation.current().request_id,
         )
         answer = await self._batcher.submit(call)
         found = time.monotonic()
         response = dialect.write(request, call, answer, config)
         now = time.monotonic()
+        duration_s = now - arrival.at
         served.statistics.add_answer(
             len(asked.queries),
             answer.times,
             queue_s=answer.queue_s,
             writing_s=now - found,
-            duration_s=now - arrived,
+            duration_s=duration_s,
         )
+        served.meters.observe_stage("write", now - found)
+        self.witness.answered(arrival.method, call, answer, duration_s)
         return response
 
     def _count_failure(
         self,
         served: ServedVersion | None,
-        method: str,
         error: BaseException,
-        arrived: float,
-        deadline: float,
+        arrival: _Arrival,
     ) -> None:
-        now = time.monotonic()
+        now, method = time.monotonic(), arrival.method
         if isinstance(error, Exception):
             code = status.code_of(error).name
             if code == "INTERNAL":
@@ -213,9 +232,10 @@ class Reception:
         else:
             # gRPC cancels a call whose caller has left and one whose deadline has passed alike, and
             # the caller's clock started before ours.
-            code = "DEADLINE_EXCEEDED" if now >= deadline - _HEAD_START_S else "CANCELLED"
+            code = "DEADLINE_EXCEEDED" if now >= arrival.deadline - _HEAD_START_S else "CANCELLED"
+        self.witness.failed(method, code, served, error, now - arrival.at)
         if served is None:
             self._meters.requests.labels("", "", method, code).inc()
         else:
             served.meters.count_request(method, code)
-            served.statistics.failed.add(now - arrived)
+            served.statistics.failed.add(now - arrival.at)

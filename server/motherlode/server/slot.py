@@ -185,7 +185,8 @@ class Catalog:
         self._slots: dict[str, Slot] = {}
 
     def __iter__(self) -> Iterator[Slot]:
-        return iter([self._slots[name] for name in sorted(self._slots)])
+        # One step, for metrics are read in a thread of their own.
+        return iter([slot for _, slot in sorted(self._slots.items())])
 
     def open(self, model: str) -> Slot:
         """The slot of a model, made if it is new."""

@@ -19,6 +19,7 @@ from motherlode.core.errors import (
     UnavailableError,
     UnsupportedError,
 )
+from motherlode.server import correlation
 from motherlode.server.call import ExpiredError
 from motherlode.server.failure import LoadRefusedError, RepositoryUnusableError
 
@@ -132,7 +133,8 @@ def status_of(error: Exception) -> status_pb2.Status:
 async def abort(context: Any, error: Exception) -> NoReturn:
     """Ends a call of an asyncio server with the status of an error."""
     failure = rpc_status.to_status(status_of(error))
-    await context.abort(failure.code, failure.details, failure.trailing_metadata)
+    trailers = (*failure.trailing_metadata, *correlation.trailers())
+    await context.abort(failure.code, failure.details, trailers)
     raise AssertionError("abort raises")
 
 
@@ -150,6 +152,10 @@ def _metadata_of(error: Exception) -> dict[str, str]:
         return {"stage": error.stage}
     if isinstance(error, LoadRefusedError):
         return {"stage": error.failure.stage, "reason": error.failure.reason}
+    if code_of(error) is grpc.StatusCode.INTERNAL:
+        # All that a caller can quote, and by which the log finds the rest.
+        request_id = correlation.current().request_id
+        return {"request_id": request_id} if request_id else {}
     return {}
 
 

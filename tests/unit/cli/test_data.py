@@ -12,7 +12,7 @@ from motherlode.trainer.data import GeonamesSummary
 
 @pytest.fixture(autouse=True)
 def _keep_logging(monkeypatch):
-    monkeypatch.setattr(main_module, "configure_logging", lambda _: None)
+    monkeypatch.setattr(main_module, "configure_logging", lambda *_: None)
 
 
 @pytest.fixture

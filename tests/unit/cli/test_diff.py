@@ -17,7 +17,7 @@ from tests.support.bundles import publish_tiny
 
 @pytest.fixture(autouse=True)
 def _keep_logging(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(main_module, "configure_logging", lambda _: None)
+    monkeypatch.setattr(main_module, "configure_logging", lambda *_: None)
 
 
 @pytest.fixture

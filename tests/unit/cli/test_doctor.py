@@ -37,7 +37,7 @@ FACTS = Facts(
 @pytest.fixture
 def arrange(monkeypatch):
     """Makes the diagnosis find what it is given."""
-    monkeypatch.setattr(main_module, "configure_logging", lambda _: None)
+    monkeypatch.setattr(main_module, "configure_logging", lambda *_: None)
     monkeypatch.setattr(doctor_module, "gather_facts", lambda _: FACTS)
 
     def arrange(*findings: Finding) -> None:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import logging
 import os
 import subprocess
@@ -180,6 +181,17 @@ def test_the_log_level_may_come_from_the_environment(raising, capsys, monkeypatc
     err = capsys.readouterr().err
     assert "detail" in err
     assert "chatter" not in err
+
+
+def test_the_log_may_be_json_by_a_flag_or_a_variable(raising, capsys, monkeypatch):
+    raising(None)
+    main(["--log-format", "json", *RUN_QUERY])
+    logging.getLogger("motherlode.part").warning("one")
+    monkeypatch.setenv("MOTHERLODE_LOG_FORMAT", "json")
+    main(RUN_QUERY)
+    logging.getLogger("motherlode.part").warning("two")
+    lines = capsys.readouterr().err.splitlines()
+    assert [json.loads(line)["message"] for line in lines] == ["one", "two"]
 
 
 def test_a_reader_that_has_gone_ends_the_command_quietly():

@@ -24,7 +24,7 @@ def _short_rounds(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture(autouse=True)
 def _keep_logging(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(main_module, "configure_logging", lambda _: None)
+    monkeypatch.setattr(main_module, "configure_logging", lambda *_: None)
 
 
 @pytest.fixture

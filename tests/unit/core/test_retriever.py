@@ -86,6 +86,19 @@ def test_texts_sparse_features_and_embeddings_get_the_same_hits(
     assert_same_bits(any_retriever.top_k(EmbeddingQueries(embeddings_BD), 5), expected)
 
 
+def test_the_exact_form_scans_the_same_embeddings(any_retriever: Retriever) -> None:
+    queries = TextQueries(["topic7 topic9", "topic3 topic4 filler"])
+    only = LabelFilter(np.arange(0, 50, 2), "allow")
+    embeddings_BD = any_retriever.encode(queries)
+    labels_LD = any_retriever.path.index.labels.labels_LD
+    scores_BL = embeddings_BD @ labels_LD.T
+    scores_BL[:, 1::2] = -np.inf
+    exact = any_retriever.path.exact()
+    assert exact.index.labels.labels_LD is labels_LD
+    top = exact.top_k(queries, 5, filter=only)
+    assert top.labels.reshape(2, 5).tolist() == np.argsort(-scores_BL)[:, :5].tolist()
+
+
 def test_an_answer_does_not_depend_on_batch_mates(any_retriever: Retriever) -> None:
     texts = [f"topic{i} topic{(i * 7) % 50} other" for i in range(37)]
     together = any_retriever.top_k(TextQueries(texts), 4)

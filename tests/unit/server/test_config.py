@@ -54,6 +54,23 @@ def test_models_from_the_environment_are_a_text_with_commas(
         ({}, "repository: expected a value, got None"),
         ({"max_k": 0}, "flags: max_k: expected greater than or equal to 1, got 0"),
         (
+            {"recall_sample_rate": 1.5},
+            "flags: recall_sample_rate: expected less than or equal to 1, got 1.5",
+        ),
+        (
+            {"recall_cpu_share": 0},
+            "flags: recall_cpu_share: expected greater than or equal to 0.0001, got 0",
+        ),
+        (
+            {"slow_call_s": "nan"},
+            "flags: slow_call_s: expected greater than or equal to 0, got 'nan'",
+        ),
+        (
+            {"trace_endpoint": "localhost:4317"},
+            r"flags: trace_endpoint: expected http://HOST:PORT or https://HOST:PORT, "
+            r"got 'localhost:4317'",
+        ),
+        (
             {"max_k": 2**31},
             "flags: max_k: expected less than or equal to 2147483647, got 2147483648",
         ),

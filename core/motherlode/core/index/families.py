@@ -61,6 +61,11 @@ class ExactIndex(LabelIndex):
         expect(path, index, family="Flat", width=labels.width, num_vectors=0)
         return cls(config, index, labels)
 
+    @classmethod
+    def beside(cls, index: LabelIndex) -> ExactIndex:
+        """Over the very embeddings of another index, which it shares."""
+        return cls.build(ExactConfig(), index.labels)
+
     @override
     def _propose(self, queries_BD: FloatArray, count: int, allowed: IntArray | None) -> Shortlist:
         return self._scan(queries_BD, count, allowed)

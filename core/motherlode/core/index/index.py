@@ -169,6 +169,11 @@ class LabelIndex(ABC):
         """The most labels that a search for k hits looks at closely, for each query."""
         return int(min(most_candidates(self.config, k) + MARGIN, self.num_labels))
 
+    @property
+    def labels(self) -> LabelEmbeddings:
+        """What it searches; not to be changed."""
+        return LabelEmbeddings(self._labels_LD, self._norm)
+
     @final
     def configured(self, config: IndexConfig) -> Self:
         """The same index, searched with other settings; both share all that was built.

@@ -13,6 +13,7 @@ from motherlode.core.errors import InvalidInputError, MotherlodeError, NotFoundE
 from motherlode.inference import open_inference_pb2 as pb
 from motherlode.inference import open_inference_pb2_grpc
 from motherlode.server.config import ServerConfig
+from motherlode.server.correlation import begin_call
 from motherlode.server.open_inference.models import (
     index_entries,
     model_config,
@@ -140,6 +141,7 @@ class InferenceServicer(open_inference_pb2_grpc.GRPCInferenceServiceServicer):
     async def ModelInfer(
         self, request: pb.ModelInferRequest, context: Any
     ) -> pb.ModelInferResponse:
+        begin_call(context)
         try:
             return await self._reception.answer(
                 request, MODEL_INFER, "ModelInfer", context.time_remaining(), context.peer()

@@ -1,0 +1,192 @@
+"""Request ids from the caller to the log and back, slow and failed calls, and channelz."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import grpc
+import pytest
+from google.rpc import error_details_pb2, status_pb2
+from grpc_channelz.v1 import channelz_pb2, channelz_pb2_grpc
+from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
+
+from motherlode.server.correlation import current, stamp, stamp_logs
+from tests.support.bundles import publish_tiny
+from tests.support.servers import TIMEOUT_S, RunningServer, running_server, server_process
+from tests.support.servers import text_request as texts
+
+pytestmark = pytest.mark.asyncio
+
+ID = "x-request-id"
+
+
+@pytest.fixture
+def repository(tmp_path: Path) -> Path:
+    publish_tiny(tmp_path / "repository")
+    return tmp_path / "repository"
+
+
+@pytest.fixture
+def stamped(caplog: pytest.LogCaptureFixture) -> Iterator[pytest.LogCaptureFixture]:
+    """Records as the handlers of a server process see them."""
+    caplog.set_level(logging.INFO)
+    before = [*logging.getLogger().handlers]
+    stamp_logs()
+    yield caplog
+    for handler in before:
+        handler.removeFilter(stamp)
+
+
+def break_retriever(server: RunningServer) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise ZeroDivisionError("a secret of the model")
+
+    vars(server.current().retriever)["top_k"] = fail
+
+
+async def id_of(call: Any) -> str:
+    try:
+        await call
+    except grpc.aio.AioRpcError as error:
+        return str(dict(error.trailing_metadata() or ())[ID])
+    return str(dict(await call.trailing_metadata())[ID])
+
+
+async def test_a_caller_gets_its_own_request_id_back(repository: Path) -> None:
+    async with running_server(repository) as server:
+        call = server.stub.TopK(texts("topic7"), metadata=((ID, "order-12/3"),))
+        assert await id_of(call) == "order-12/3"
+
+
+async def test_a_caller_without_one_gets_a_new_one_each_time(repository: Path) -> None:
+    async with running_server(repository) as server:
+        ids = [await id_of(server.stub.TopK(texts("topic7"))) for _ in range(3)]
+    assert len(set(ids)) == 3
+
+
+@pytest.mark.parametrize("wrong", ["", "a b", "x" * 129, "a;b", 'a"b', "a{b}"])
+async def test_an_id_that_could_forge_or_fill_a_log_is_replaced(
+    repository: Path, wrong: str
+) -> None:
+    async with running_server(repository) as server:
+        got = await id_of(server.stub.TopK(texts("topic7"), metadata=((ID, wrong),)))
+    assert got not in {"", wrong}
+
+
+async def test_a_stream_has_one_id(repository: Path) -> None:
+    from motherlode.v1 import retrieval_pb2 as pb
+
+    async with running_server(repository) as server:
+        call = server.stub.TopKStream(metadata=((ID, "stream-1"),))
+        for _ in range(2):
+            await call.write(pb.TopKStreamRequest(request=texts("topic7")))
+        await call.done_writing()
+        assert len([answer async for answer in call]) == 2
+        assert dict(await call.trailing_metadata())[ID] == "stream-1"
+
+
+async def test_a_bug_can_be_found_in_the_log_by_what_the_caller_was_told(
+    repository: Path, stamped: pytest.LogCaptureFixture
+) -> None:
+    async with running_server(repository) as server:
+        break_retriever(server)
+        call = server.stub.TopK(texts("topic7"), metadata=((ID, "order-12"),))
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            await call
+    trailers = dict(caught.value.trailing_metadata() or ())
+    status = status_pb2.Status.FromString(trailers["grpc-status-details-bin"])
+    info = error_details_pb2.ErrorInfo()
+    status.details[0].Unpack(info)
+    assert (info.reason, dict(info.metadata)) == ("INTERNAL", {"request_id": "order-12"})
+    assert trailers[ID] == "order-12"
+    lines = [r for r in stamped.records if vars(r).get("request_id") == "order-12"]
+    # From the engine's thread with the traceback, and from the loop.
+    assert {"motherlode.server.engine", "motherlode.server.witness"} <= {r.name for r in lines}
+
+
+async def test_a_refused_call_keeps_its_other_details(repository: Path) -> None:
+    async with running_server(repository) as server:
+        call = server.stub.TopK(texts("topic7", k=0), metadata=((ID, "order-13"),))
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            await call
+    trailers = dict(caught.value.trailing_metadata() or ())
+    assert trailers[ID] == "order-13"
+    assert len(status_pb2.Status.FromString(trailers["grpc-status-details-bin"]).details) == 2
+
+
+async def test_a_slow_call_is_logged_with_its_id(
+    repository: Path, stamped: pytest.LogCaptureFixture
+) -> None:
+    async with running_server(repository, slow_call_s=0) as server:
+        await server.stub.TopK(texts("topic7"), metadata=((ID, "order-14"),))
+    [record] = [r for r in stamped.records if r.message == "slow call"]
+    assert vars(record)["request_id"] == "order-14"
+
+
+async def test_an_answered_call_leaves_no_line(
+    repository: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with running_server(repository, slow_call_s=float("inf")) as server:
+        caplog.clear()
+        caplog.set_level(logging.INFO)
+        await server.ask("topic7")
+        assert [r for r in caplog.records if r.name.startswith("motherlode")] == []
+
+
+async def test_outside_of_calls_there_is_no_id() -> None:
+    assert current().request_id == ""
+    record = logging.makeLogRecord({})
+    assert stamp(record)
+    assert not hasattr(record, "request_id")
+
+
+async def test_a_process_writes_json_with_ids(repository: Path, tmp_path: Path) -> None:
+    flags = ["--log-format", "json", "--set", "slow_call_s=0"]
+    with server_process(repository, tmp_path / "ready.json", flags) as server:
+        async with grpc.aio.insecure_channel(server.address) as channel:
+            from motherlode.v1 import retrieval_pb2_grpc
+
+            stub: Any = retrieval_pb2_grpc.RetrievalServiceStub(channel)
+            await stub.TopK(texts("topic7"), metadata=((ID, "order-15"),), timeout=TIMEOUT_S)
+        assert server.stop() == 0
+    lines = [json.loads(line) for line in server.log if line.startswith("{")]
+    [slow] = [line for line in lines if line["message"] == "slow call"]
+    assert (slow["request_id"], slow["model"], slow["code"]) == ("order-15", "tiny", "OK")
+    assert [line for line in server.log if not line.startswith(("{", "motherlode: "))] == []
+
+
+async def test_channelz_on_the_admin_port_counts_the_calls_of_each_server(
+    repository: Path,
+) -> None:
+    async with running_server(repository) as server:
+        await server.ask("topic7")
+        async with grpc.aio.insecure_channel(server.readiness.admin) as channel:
+            stub = channelz_pb2_grpc.ChannelzStub(channel)
+            reply = await stub.GetServers(channelz_pb2.GetServersRequest(), timeout=TIMEOUT_S)
+        started = [s.data.calls_started for s in reply.server]
+    assert len(reply.server) >= 2
+    assert sum(started) >= 2
+
+
+async def test_channelz_is_for_operators_alone(repository: Path) -> None:
+    async with running_server(repository) as server:
+        stub = channelz_pb2_grpc.ChannelzStub(server.channel)
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            await stub.GetServers(channelz_pb2.GetServersRequest(), timeout=TIMEOUT_S)
+        assert caught.value.code() is grpc.StatusCode.UNIMPLEMENTED
+        async with grpc.aio.insecure_channel(server.readiness.admin) as channel:
+            names = await services(channel)
+    assert "grpc.channelz.v1.Channelz" in names
+
+
+async def services(channel: grpc.aio.Channel) -> set[str]:
+    stub = reflection_pb2_grpc.ServerReflectionStub(channel)
+    call = stub.ServerReflectionInfo(timeout=TIMEOUT_S)
+    await call.write(reflection_pb2.ServerReflectionRequest(list_services=""))
+    reply = await call.read()
+    call.cancel()
+    return {service.name for service in reply.list_services_response.service}

@@ -45,6 +45,7 @@ def run_all(scratch: Path, debian: Path | None) -> None:
     run("serving.py", repository, "geonames")
     run("overload.py", repository, "geonames")
     run("gated_reload.py", repository, "geonames", "--swaps", 100, "--faults")
+    run("floor.py", "--repository", scratch / "clustered")
     run("scoring.py", repository, "geonames", data / "test.jsonl.gz")
 
 

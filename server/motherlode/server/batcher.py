@@ -1,9 +1,10 @@
 """Dynamic batching: what waits while the engine is busy runs together next.
 
 An idle engine starts at once on what has arrived; nothing ever waits for company. Runs in the event
-loop's thread alone. A single query of a version known to be fast runs there too: to wake the
-engine's thread, and the loop's again, would cost a good part of the time that the query itself
-takes.
+loop's thread alone. A single query of a version known to be fast runs there too, as long as calls
+come one after another: to wake the engine's thread, and the loop's again, would cost a good part of
+the time that the query itself takes. Once calls overlap, the loop has enough to do with reading and
+answering them, and the engine's time is what lets batches form.
 """
 
 from __future__ import annotations
@@ -24,6 +25,8 @@ from motherlode.server.queue_limits import Admission, QueueLimits
 
 # What the event loop can spare at a time.
 _QUICK_S = 0.002
+# For which it spares nothing after calls have overlapped.
+_CROWDED_S = 0.1
 
 
 @final
@@ -49,6 +52,7 @@ class Batcher:
         self._is_waking = False
         self._idle = asyncio.Event()
         self._idle.set()
+        self._overlapped_at = float("-inf")
         meters.watch_queue(lambda: self._queue.num_left, lambda: self._queue.num_bytes)
 
     def start(self) -> None:
@@ -79,7 +83,9 @@ class Batcher:
         self._admission.admit(call, time.monotonic())
         self._queue.put(call)
         self._idle.clear()
-        if not self._is_busy and not self._is_waking:
+        if self._is_busy or self._is_waking:
+            self._overlapped_at = call.arrived
+        else:
             # Not at once: what else arrived in this turn of the loop comes along.
             self._is_waking = True
             asyncio.get_running_loop().call_soon(self._wake)
@@ -97,7 +103,8 @@ class Batcher:
             self._idle.set()
             return
         self._begun = time.monotonic()
-        if _is_quick(parts):
+        is_crowded = parts[0].call.arrived - self._overlapped_at <= _CROWDED_S
+        if _is_quick(parts) and not is_crowded:
             self._run_here(Batch(parts))
         else:
             self._engine.run(Batch(parts))

@@ -7,7 +7,7 @@ from typing import Any, final
 
 import grpc
 from grpc_health.v1 import health
-from grpc_reflection.v1alpha import reflection
+from grpc_reflection.v1alpha import reflection, reflection_pb2_grpc
 
 from motherlode.core.errors import ConfigError
 from motherlode.server.config import split_address
@@ -45,7 +45,7 @@ class Port:
         """Starts to answer; gives the bound address.
 
         Args:
-            register: Adds the services to the gRPC server that it gets.
+            register: Adds the services to what it gets, as generated code does to a gRPC server.
             services: Their names, for reflection.
             board: Answers `grpc.health.v1` here.
 
@@ -55,10 +55,13 @@ class Port:
         self._server = server = grpc.aio.server(
             interceptors=self._security.interceptors, options=self._options
         )
-        register(ShieldedServer(server))
-        board.register(server)
+        shielded = ShieldedServer(server)
+        register(shielded)
+        board.register(shielded)
         names = (*services, health.SERVICE_NAME, reflection.SERVICE_NAME)
-        reflection.enable_server_reflection(names, server)
+        reflection_pb2_grpc.add_ServerReflectionServicer_to_server(
+            reflection.aio.ReflectionServicer(names), shielded
+        )
         try:
             port = self._bind(server)
         except RuntimeError as error:

@@ -92,6 +92,7 @@ class RetrievalServicer(retrieval_pb2_grpc.RetrievalServiceServicer):
                 is_patient=True,
             )
         except Exception as error:
+            status.forget_frames(error)
             return pb.TopKStreamResponse(error=_stream_error(error))
         return pb.TopKStreamResponse(response=response)
 

@@ -10,6 +10,7 @@ import asyncio
 import inspect
 import logging
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import aclosing
 from typing import Any, NoReturn, final
 
 import grpc
@@ -101,8 +102,9 @@ def _shield_generator(behavior: Any, deserialize: _Deserialize, method: str) -> 
         try:
             if deserialize is not None:
                 request = deserialize(request)
-            async for response in behavior(request, context):
-                yield response
+            async with aclosing(behavior(request, context)) as responses:
+                async for response in responses:
+                    yield response
         except grpc.aio.AbortError:
             raise
         except Exception as error:

@@ -39,7 +39,10 @@ from motherlode.server.reception import Asked, Dialect
 from motherlode.server.slot import Catalog, ServedVersion
 from motherlode.v1 import retrieval_pb2 as pb
 
-_DTYPES: dict[int, str] = {pb.DATA_TYPE_FLOAT32: "<f4", pb.DATA_TYPE_FLOAT16: "<f2"}
+_DTYPES: dict[int, np.dtype[Any]] = {
+    pb.DATA_TYPE_FLOAT32: np.dtype("<f4"),
+    pb.DATA_TYPE_FLOAT16: np.dtype("<f2"),
+}
 _LABEL_FIELDS = {pb.LABEL_FIELD_KEY, pb.LABEL_FIELD_TEXT}
 
 # Of an answer without hits: model, version, digest, timings.
@@ -212,7 +215,7 @@ def _read_tensor(tensor: pb.Tensor, field: str, config: ServerConfig) -> FloatAr
     if len(shape) != 2 or min(shape) < 0:
         fail(f"{field}.shape", "[queries, width]", list(shape))
     check_num_queries(shape[0], config)
-    expected_bytes = shape[0] * shape[1] * np.dtype(dtype).itemsize
+    expected_bytes = shape[0] * shape[1] * dtype.itemsize
     if len(tensor.data) != expected_bytes:
         fail(f"{field}.data", f"{expected_bytes} bytes", len(tensor.data))
     return np.frombuffer(tensor.data, dtype).reshape(shape).astype(np.float32)

@@ -264,3 +264,17 @@ async def test_what_may_keep_the_event_loop_busy_runs_in_the_engine(
         b.served.usual_duration_s = usual_duration_s
         await b.submit(*texts, **fields)
     assert threading.get_ident() not in b.retriever.threads
+
+
+async def test_once_calls_overlap_quick_ones_leave_the_event_loop_free_for_a_while() -> None:
+    async with bench() as b:
+        now = time.monotonic()
+        await asyncio.gather(b.submit("1", arrived=now), b.submit("2", arrived=now))
+        b.served.usual_duration_s = 0.0005
+
+        await b.submit("3", arrived=now + 0.09)
+        assert b.retriever.threads[-1] != threading.get_ident()
+        b.served.usual_duration_s = 0.0005
+
+        await b.submit("4", arrived=now + 0.11)
+        assert b.retriever.threads[-1] == threading.get_ident()

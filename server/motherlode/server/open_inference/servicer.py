@@ -168,8 +168,7 @@ def refuse_other_methods(server: Any) -> None:
     handlers[_REFUSED_STREAM] = grpc.stream_stream_rpc_method_handler(
         _refusing(_REFUSED_STREAM, _NO_STREAM)
     )
-    generic = grpc.method_handlers_generic_handler(_SERVICE, handlers)
-    server.add_generic_rpc_handlers((generic,))
+    server.add_registered_method_handlers(_SERVICE, handlers)
 
 
 def _refusing(name: str, reason: str) -> Callable[[Any, Any], Awaitable[None]]:

@@ -34,12 +34,12 @@ sys.path.append(str(Path(__file__).resolve().parents[1]))
 
 with nullcontext() if atheris is None else atheris.instrument_imports(["motherlode.server"]):
     from motherlode.core.errors import MotherlodeError
-    from motherlode.core.repository import Repository
     from motherlode.core.query_path import StageTimes
-from motherlode.core.retriever import Retriever
+    from motherlode.core.repository import Repository
+    from motherlode.core.retriever import Retriever
     from motherlode.inference import open_inference_pb2 as inference_pb
+    from motherlode.server.call import Answer, Call
     from motherlode.server.config import ServerConfig
-    from motherlode.server.engine import Answer, Call
     from motherlode.server.metrics import Meters
     from motherlode.server.open_inference.wire import MODEL_INFER
     from motherlode.server.slot import Catalog, ServedVersion

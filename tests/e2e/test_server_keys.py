@@ -20,14 +20,18 @@ from motherlode.cli.main import main
 from motherlode.clients import AccessError, AsyncClient, Client, InvalidArgumentError
 from motherlode.core.errors import ConfigError
 from motherlode.server import roles
+from motherlode.server.batcher import Batcher
+from motherlode.server.call import Call
 from motherlode.server.keys import entry_of, new_key
 from motherlode.server.roles import Role
+from motherlode.server.shield import ShieldedServer
 from motherlode.v1 import retrieval_pb2 as pb
 from tests.support.bundles import publish_tiny
 from tests.support.certificates import Authority
 from tests.support.servers import (
     TIMEOUT_S,
     RunningServer,
+    ServerProcess,
     running_server,
     server_process,
     text_request,
@@ -57,7 +61,7 @@ class Keys:
 
 @pytest.fixture(autouse=True)
 def _keep_logging(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(main_module, "configure_logging", lambda _: None)
+    monkeypatch.setattr(main_module, "configure_logging", lambda *_: None)
 
 
 @pytest.fixture
@@ -219,14 +223,13 @@ async def test_every_method_of_every_service_stands_in_the_table(
     repository: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     registered: set[str] = set()
-    make = grpc.method_handlers_generic_handler
+    add = ShieldedServer.add_registered_method_handlers
 
-    def note_and_make(service: str, handlers: dict[str, Any]) -> Any:
+    def note_and_add(self: ShieldedServer, service: str, handlers: dict[str, Any]) -> None:
         registered.update(f"/{service}/{name}" for name in handlers)
-        return make(service, handlers)
+        add(self, service, handlers)
 
-    # Generated code and our own make their handlers with it.
-    monkeypatch.setattr(grpc, "method_handlers_generic_handler", note_and_make)
+    monkeypatch.setattr(ShieldedServer, "add_registered_method_handlers", note_and_add)
     async with running_server(repository):
         pass
     assert {TOP_K, LOAD, "/grpc.health.v1.Health/Check"} <= registered
@@ -271,30 +274,31 @@ async def test_an_admin_port_that_others_reach_is_allowed_where_something_guards
 
 
 @pytest.fixture
-def guarded(repository: Path, keys: Keys, tmp_path: Path) -> Iterator[str]:
+def guarded(repository: Path, keys: Keys, tmp_path: Path) -> Iterator[ServerProcess]:
     flags = ["--set", f"keys_file={keys.path}"]
     with server_process(repository, tmp_path / "ready.json", flags) as process:
-        yield process.address
+        yield process
 
 
 def test_clients_and_commands_send_their_key(
-    guarded: str,
+    guarded: ServerProcess,
     keys: Keys,
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    with Client(guarded, key=keys.reader) as client:
+    address = guarded.address
+    with Client(address, key=keys.reader) as client:
         assert client.top_k(["topic7"], k=1).labels[0] == 7
-    with Client(guarded) as client, pytest.raises(AccessError, match="a key is needed") as refused:
+    with Client(address) as client, pytest.raises(AccessError, match="a key is needed") as refused:
         client.top_k(["topic7"], k=1)
     assert refused.value.reason == "KEY_MISSING"
 
     key_file, queries = tmp_path / "key", tmp_path / "queries.jsonl"
     key_file.write_text(keys.reader + "\n", encoding="utf-8")
     queries.write_text('{"text": "topic7"}\n', encoding="utf-8")
-    query = ["query", "--target", guarded, "--text", "topic7", "-k", "1"]
-    load = ["bench", "--target", guarded, "--queries", str(queries), "--duration", "100ms", "-k=1"]
+    query = ["query", "--target", address, "--text", "topic7", "-k", "1"]
+    load = ["bench", "--target", address, "--queries", str(queries), "--duration", "100ms", "-k=1"]
     for command in (query, load):
         assert main(command) == 1
         assert "a key is needed" in capsys.readouterr().err
@@ -303,6 +307,42 @@ def test_clients_and_commands_send_their_key(
         assert main(command) == 0
         monkeypatch.delenv("MOTHERLODE_KEY")
         capsys.readouterr()
+
+
+def test_the_admin_command_sends_its_key(
+    guarded: ServerProcess, keys: Keys, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    command = ["admin", "list", "--target", guarded.admin]
+    assert main(command) == 1
+    assert "a key is needed" in capsys.readouterr().err
+    for key, status in ((keys.reader, 1), (keys.admin, 0)):
+        (tmp_path / "key").write_text(key, encoding="utf-8")
+        assert main([*command, "--key-file", str(tmp_path / "key")]) == status
+    shown = capsys.readouterr()
+    assert "needs a key of the role admin" in shown.err
+    assert "tiny" in shown.out
+
+
+@pytest.mark.asyncio
+async def test_callers_share_the_server_by_their_keys_where_they_have_some(
+    repository: Path, keys: Keys, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    callers: list[str] = []
+    submit = Batcher.submit
+
+    def noted(self: Batcher, call: Call) -> Any:
+        callers.append(call.caller)
+        return submit(self, call)
+
+    monkeypatch.setattr(Batcher, "submit", noted)
+    async with running_server(repository, keys_file=keys.path) as server:
+        request = text_request("topic7", k=1).SerializeToString()
+        for key in (keys.reader, keys.admin):
+            assert (await call(server, TOP_K, f"Bearer {key}", request=request))[0] == "OK"
+    async with running_server(repository) as server:
+        await server.ask("topic7", k=1)
+    assert callers[:2] == ["reader", "operator"]
+    assert callers[2].startswith("ipv4:127.0.0.1:")
 
 
 @pytest.mark.parametrize("content", ["", "two words"])

@@ -33,7 +33,7 @@ ALONE = (("grpc.use_local_subchannel_pool", 1),)
 
 @pytest.fixture(autouse=True)
 def _keep_logging(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(main_module, "configure_logging", lambda _: None)
+    monkeypatch.setattr(main_module, "configure_logging", lambda *_: None)
 
 
 @pytest.fixture

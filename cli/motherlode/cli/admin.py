@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 from cyclopts import App, Parameter
 from cyclopts.validators import Number
 
+from motherlode.cli.access import Access
 from motherlode.cli.output import print_json, print_line, print_note, print_table
 from motherlode.cli.query import config_error
 
@@ -20,6 +21,7 @@ __all__ = ["app"]
 
 app = App(name="admin", help="Operate a running server: versions, aliases, canaries.")
 
+_NO_ACCESS = Access()
 _DAY_S = 86_400
 _MIB = 2**20
 
@@ -33,11 +35,13 @@ class Connection:
         target: HOST:PORT of the server's admin port.
         timeout_s: Seconds to wait, up to a day; a load takes as long as the bundle needs.
         json: Print one JSON document.
+        access: How to prove who calls.
     """
 
     target: str
     timeout_s: Annotated[float, Parameter(validator=Number(gt=0, lte=_DAY_S))] = 600.0
     json: Annotated[bool, Parameter(negative=())] = False
+    access: Access = _NO_ACCESS
 
 
 @app.command(name="list")
@@ -178,7 +182,14 @@ def _client(connection: Connection) -> Iterator[AdminClient]:
     # Imported here, so that `--help` needs no gRPC.
     from motherlode.clients import AdminClient, RefusedError  # noqa: PLC0415
 
-    with AdminClient(connection.target, timeout_s=connection.timeout_s) as client:
+    access = connection.access
+    client = AdminClient(
+        connection.target,
+        timeout_s=connection.timeout_s,
+        tls=access.encryption(),
+        key=access.key(),
+    )
+    with client:
         try:
             yield client
         except RefusedError as error:

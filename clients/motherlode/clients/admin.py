@@ -9,7 +9,7 @@ from typing import Any, Literal, Self, final
 
 import grpc
 
-from motherlode.clients.channel import Metadata
+from motherlode.clients.channel import Metadata, Tls, credentials_of, metadata_with
 from motherlode.clients.status import error_from_rpc
 from motherlode.clients.steps import check_timeout
 from motherlode.v1 import model_admin_pb2 as pb
@@ -132,12 +132,15 @@ class AdminClient:
     Args:
         target: `HOST:PORT` of the admin port.
         timeout_s: Seconds that a call may take; a load takes as long as the bundle needs.
-        credentials: For TLS; without them the connection is in clear text.
-        metadata: Sent with each call, such as an API key.
+        tls: For an encrypted connection; without it the connection is in clear text.
+        key: The caller's key, with the role `admin`; without `tls`, to this machine alone.
+        metadata: Sent with each call.
         options: gRPC channel options.
 
     Raises:
-        ValueError: If `timeout_s` is not a positive, finite number.
+        ValueError: If `timeout_s` is not a positive, finite number, or a file of `tls` is not what
+            it should be, or the key would leave this machine in clear text.
+        OSError: If a file of `tls` cannot be read.
     """
 
     def __init__(
@@ -145,13 +148,17 @@ class AdminClient:
         target: str,
         *,
         timeout_s: float = 600.0,
-        credentials: grpc.ChannelCredentials | None = None,
+        tls: Tls | None = None,
+        key: str | None = None,
         metadata: Metadata = (),
         options: Sequence[tuple[str, Any]] = (),
     ) -> None:
         self.target = target
         self._timeout_s = check_timeout(timeout_s)
-        self._metadata = tuple(metadata)
+        credentials = credentials_of(tls)
+        self._metadata = metadata_with(
+            key, metadata, target=target, is_encrypted=credentials is not None
+        )
         if credentials is None:
             self._channel = grpc.insecure_channel(target, list(options))
         else:

@@ -18,7 +18,7 @@ from wsgiref.simple_server import WSGIServer
 
 import grpc
 import torch
-from grpc_channelz.v1 import channelz, channelz_pb2
+from grpc_channelz.v1 import channelz, channelz_pb2, channelz_pb2_grpc
 from prometheus_client import start_http_server
 
 from motherlode.core.errors import ConfigError
@@ -208,7 +208,8 @@ class Server:
         operations = Operations(self._config, self.watcher)
         servicer = AdminServicer(self.catalog, self.watcher, operations)
         model_admin_pb2_grpc.add_ModelAdminServiceServicer_to_server(servicer, server)  # type: ignore[no-untyped-call]
-        channelz.add_channelz_servicer(server)
+        # Not by channelz's own helper, which takes a server that is not gRPC's for a blocking one.
+        channelz_pb2_grpc.add_ChannelzServicer_to_server(channelz.aio.ChannelzServicer(), server)
 
     def _describe(self) -> None:
         """Metrics that are read off what is there anyway."""

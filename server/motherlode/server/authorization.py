@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Awaitable, Callable, Sequence
+from contextvars import ContextVar
 from typing import Any, final
 
 import grpc
@@ -23,8 +24,16 @@ from motherlode.server.status import (
 
 logger = logging.getLogger(__name__)
 
+# Each call runs in a context of its own.
+_name: ContextVar[str] = ContextVar("name", default="")
 _HEADER = "authorization"
 _SCHEME = "bearer "
+
+
+def caller_of(context: Any) -> str:
+    """Who a call is from, for sharing the server: the name of its key, or its connection."""
+    peer: str = context.peer()
+    return _name.get() or peer
 
 
 @final
@@ -59,6 +68,7 @@ class Authorization(grpc.aio.ServerInterceptor):
             except (UnauthenticatedError, PermissionDeniedError) as error:
                 self._refused.labels(reason_of(error).lower()).inc()
                 return _refusing(error)
+            _name.set(key.name)
             if role is Role.ADMIN:
                 logger.info("%s is called with the key %s", method, key.name)
         return await continuation(handler_call_details)

@@ -10,6 +10,7 @@ from typing import Any, final
 from typing_extensions import override
 
 from motherlode.server import status
+from motherlode.server.authorization import caller_of
 from motherlode.server.config import ServerConfig
 from motherlode.server.correlation import begin_call
 from motherlode.server.reception import Reception
@@ -35,7 +36,7 @@ class RetrievalServicer(retrieval_pb2_grpc.RetrievalServiceServicer):
         begin_call(context)
         try:
             return await self._reception.answer(
-                request, TOP_K, "TopK", context.time_remaining(), context.peer()
+                request, TOP_K, "TopK", context.time_remaining(), caller_of(context)
             )
         except Exception as error:
             await abort(context, error)
@@ -88,7 +89,7 @@ class RetrievalServicer(retrieval_pb2_grpc.RetrievalServiceServicer):
                 TOP_K,
                 "TopKStream",
                 context.time_remaining(),
-                context.peer(),
+                caller_of(context),
                 is_patient=True,
             )
         except Exception as error:

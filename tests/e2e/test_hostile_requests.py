@@ -119,7 +119,7 @@ def test_no_request_is_the_servers_fault_and_the_next_one_is_answered(
 
 
 async def _wait_gone_after_a_refusal(repository: Path) -> None:
-    async with running_server(repository) as server:
+    async with running_server(repository, kept_versions=0) as server:
         version = weakref.ref(server.current())
         with pytest.raises(grpc.aio.AioRpcError):
             await server.ask("topic7", k=10**6)

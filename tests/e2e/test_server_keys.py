@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import logging
 from collections.abc import Callable, Iterator
@@ -168,7 +169,8 @@ async def test_health_is_open_and_reflection_is_not(repository: Path, keys: Keys
 @pytest.mark.asyncio
 async def test_a_stream_is_refused_before_it_begins(repository: Path, keys: Keys) -> None:
     async def requests() -> Any:
-        yield pb.TopKStreamRequest(request=text_request("topic7"))
+        await asyncio.Event().wait()
+        yield pb.TopKStreamRequest()
 
     async with running_server(repository, keys_file=keys.path) as server:
         with pytest.raises(grpc.aio.AioRpcError) as refused:

@@ -87,8 +87,7 @@ async def test_a_stage_tells_the_size_of_its_batch(repository: Path) -> None:
             first = asyncio.create_task(server.ask("topic1", "topic2"))
             await asyncio.to_thread(barrier.wait_entered)
             rest = [asyncio.create_task(server.ask(f"topic{i}")) for i in range(3)]
-            queued = vars(server.server)["_batcher"]
-            await until(lambda: queued.num_queued == 3)
+            await until(lambda: server.metric("queue_depth") == 3)
             barrier.release()
             await asyncio.gather(first, *rest)
         spans = await spans_of(exporter, "search", 4)

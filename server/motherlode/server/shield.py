@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import inspect
 import logging
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from contextlib import aclosing
 from typing import Any, NoReturn, final
 
@@ -26,42 +26,32 @@ _Deserialize = Callable[[bytes], Any] | None
 
 
 @final
-class ShieldedServer:
+class ShieldedServer(grpc.GenericRpcHandler):
     """Takes services in the place of an asyncio gRPC server, and shields their methods.
+
+    All methods are found in one table. Were they registered with gRPC one by one, it would wait for
+    the next call of each of them with a future, and look at every one of these for every call.
 
     Args:
         server: Gets them.
     """
 
     def __init__(self, server: Any) -> None:
-        self._server = server
+        self._methods: dict[str, Any] = {}
+        server.add_generic_rpc_handlers((self,))
 
     def add_registered_method_handlers(self, service: str, handlers: Mapping[str, Any]) -> None:
         """Adds the methods of a service, as generated code does."""
-        shielded = {
-            name: _shield(handler, f"/{service}/{name}") for name, handler in handlers.items()
-        }
-        self._server.add_registered_method_handlers(service, shielded)
+        for name, handler in handlers.items():
+            method = f"/{service}/{name}"
+            self._methods[method] = _shield(handler, method)
 
-    def add_generic_rpc_handlers(self, handlers: Sequence[grpc.GenericRpcHandler]) -> None:
-        """Adds handlers that say for themselves which methods they have."""
-        self._server.add_generic_rpc_handlers(tuple(map(_ShieldedHandler, handlers)))
-
-
-@final
-class _ShieldedHandler(grpc.GenericRpcHandler):
-    def __init__(self, handler: grpc.GenericRpcHandler) -> None:
-        self._handler = handler
-        self._shielded: dict[str, Any] = {}
+    def add_generic_rpc_handlers(self, handlers: Iterable[grpc.GenericRpcHandler]) -> None:
+        """Nothing: generated code adds each method in both ways."""
 
     @override
     def service(self, handler_call_details: Any) -> Any:
-        method = handler_call_details.method
-        found = self._shielded.get(method)
-        if found is None and (handler := self._handler.service(handler_call_details)) is not None:
-            # Only methods that there are get in here, so callers cannot make it grow.
-            found = self._shielded[method] = _shield(handler, method)
-        return found
+        return self._methods.get(handler_call_details.method)
 
 
 def _shield(handler: Any, method: str) -> Any:

@@ -65,6 +65,7 @@ def test_an_operator_lists_tries_and_moves_versions(server: ServerProcess) -> No
         (["alias", "tiny@3", "stable"], 3, "tiny@3: gate: "),
         (["load", "tiny@9"], 1, "no version 'tiny@9'; there is 1, 2, 3"),
         (["load", "tiny"], 2, "model: expected MODEL@VERSION, got tiny"),
+        (["load", f"tiny@{'9' * 5000}"], 2, "model: expected MODEL@VERSION, got "),
         (["load", "tiny@one"], 2, "model: expected MODEL@VERSION, got tiny@one"),
         (["canary", "tiny@1"], 2, "--percent: expected a share, or --end"),
         (["canary", "tiny@1", "--percent", "0"], 2, "Must be > 0"),
@@ -76,6 +77,14 @@ def test_what_cannot_be_done_has_its_status(
     ended = admin(server, *arguments)
     assert (ended.returncode, ended.stdout) == (status, "")
     assert message in ended.stderr.replace("'tiny'", "tiny").replace("'tiny@one'", "tiny@one")
+
+
+def test_a_port_that_is_no_admin_port_is_told(server: ServerProcess) -> None:
+    command = [sys.executable, "-m", "motherlode.cli.main", "admin", "list"]
+    command += ["--target", server.address]
+    ended = subprocess.run(command, capture_output=True, text=True, timeout=TIMEOUT_S, check=False)
+    assert ended.returncode == 2
+    assert "--target: expected an admin port" in ended.stderr
 
 
 def test_where_no_server_answers_one_line_says_so() -> None:

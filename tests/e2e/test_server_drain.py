@@ -7,12 +7,15 @@ import gc
 import shutil
 import weakref
 from pathlib import Path
+from typing import Any
 
 import grpc
 import pytest
 
 from motherlode.clients import AdminClient, AsyncClient, ClientError, RefusedError
 from motherlode.core.repository import Repository
+from motherlode.core.retriever import Retriever
+from motherlode.server.intake import Intake
 from motherlode.v1 import retrieval_pb2 as pb
 from tests.support.admin import operate
 from tests.support.bundles import forge_manifest, publish_tiny
@@ -171,3 +174,40 @@ async def test_a_version_beside_the_serving_one_never_drains_it(repository: Path
             with pytest.raises(ClientError, match="tiny@2: admit: "):
                 await operate(server, lambda admin, ask=ask: ask(admin, 2))
         assert server.current() is serving
+
+
+async def test_what_a_drain_was_for_is_gone_before_the_old_one_comes_back(
+    repository: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read: list[weakref.ref[Retriever]] = []
+    alive_at_read: list[int] = []
+    make = Intake._read
+
+    def noted(self: Intake, *arguments: Any) -> Retriever:
+        alive_at_read.append(sum(one() is not None for one in read))
+        retriever = make(self, *arguments)
+        read.append(weakref.ref(retriever))
+        return retriever
+
+    monkeypatch.setattr(Intake, "_read", noted)
+    async with running_server(repository, reload_policy="drain") as server:
+        folder = Repository(repository).path_of("tiny", publish_tiny(repository, seed=1))
+        shutil.copy(folder.parent / "000001" / "golden.arrow", folder)
+        forge_manifest(folder)
+        await scan(server)
+        assert (await server.ask("topic7")).version == 1
+    assert alive_at_read == [0, 0, 0]
+
+
+async def test_a_version_is_not_validated_where_there_is_no_room_beside_the_others(
+    repository: Path,
+) -> None:
+    limit = room_for(repository, 2.5)
+    async with running_server(repository, memory_limit_bytes=limit) as server:
+        for seed in (1, 2):
+            publish_tiny(repository, seed=seed)
+            if seed == 1:
+                await scan(server)
+        with pytest.raises(RefusedError, match="no room beside"):
+            await operate(server, lambda admin: admin.validate_version(3))
+        assert [one.version for one in server.server.catalog.find("tiny").loaded] == [2, 1]

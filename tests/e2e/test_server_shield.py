@@ -79,18 +79,12 @@ def handlers_that_explode() -> dict[str, Any]:
     }
 
 
-@pytest.mark.parametrize("is_registered", [True, False])
 @pytest.mark.parametrize("method", sorted(handlers_that_explode()))
 async def test_so_do_methods_of_every_kind_on_the_admin_port(
-    repository: Path, monkeypatch: pytest.MonkeyPatch, method: str, is_registered: bool
+    repository: Path, monkeypatch: pytest.MonkeyPatch, method: str
 ) -> None:
     def register(_: Any, server: Any) -> None:
-        handlers = handlers_that_explode()
-        if is_registered:
-            server.add_registered_method_handlers("test.Bomb", handlers)
-        else:
-            generic = grpc.method_handlers_generic_handler("test.Bomb", handlers)
-            server.add_generic_rpc_handlers((generic,))
+        server.add_registered_method_handlers("test.Bomb", handlers_that_explode())
 
     async def call(channel: grpc.aio.Channel) -> None:
         if method == "UnaryUnary":

@@ -23,6 +23,8 @@ app = App(name="admin", help="Operate a running server: versions, aliases, canar
 
 _NO_ACCESS = Access()
 _DAY_S = 86_400
+# A longer number is no version.
+_MOST_DIGITS = 18
 _MIB = 2**20
 
 
@@ -52,6 +54,8 @@ def list_models(*, connection: Connection) -> None:
     if connection.json:
         print_json({"models": models})
         return
+    if not models:
+        print_note("the server has no model")
     for model in models:
         _print_model(model)
 
@@ -180,7 +184,7 @@ def canary(
 def _client(connection: Connection) -> Iterator[AdminClient]:
     """A client; what the gate refuses becomes the error that has an exit status of its own."""
     # Imported here, so that `--help` needs no gRPC.
-    from motherlode.clients import AdminClient, RefusedError  # noqa: PLC0415
+    from motherlode.clients import AdminClient, RefusedError, UnsupportedError  # noqa: PLC0415
 
     access = connection.access
     client = AdminClient(
@@ -198,11 +202,18 @@ def _client(connection: Connection) -> Iterator[AdminClient]:
             from motherlode.core.errors import GateError  # noqa: PLC0415
 
             raise GateError(error.message) from error
+        except UnsupportedError as error:
+            if error.reason:
+                raise
+            # Said by gRPC itself: no such service.
+            expected = "an admin port (the setting `admin` of a server)"
+            raise config_error("--target", expected, connection.target) from error
 
 
 def _split(reference: str) -> tuple[str, int]:
     name, at, version = reference.rpartition("@")
-    if not (at and name and version.isascii() and version.isdecimal() and 0 < int(version) < 2**63):
+    is_number = version.isascii() and version.isdecimal() and len(version) <= _MOST_DIGITS
+    if not (at and name and is_number and int(version)):
         raise config_error("model", "MODEL@VERSION", reference)
     return name, int(version)
 

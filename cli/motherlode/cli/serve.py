@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -48,6 +49,8 @@ def serve(  # noqa: PLR0913 - every argument is a flag
         ready_file: Written once all models are loaded, as JSON with the bound addresses, the
             versions and the process id.
     """
+    # Until the server listens for it: it means a look at the repository, and would end the process.
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
     from motherlode.server.config import load_config  # noqa: PLC0415
 
     _check_ready_file(ready_file)

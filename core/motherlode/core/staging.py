@@ -7,11 +7,13 @@ however it ends; so a staging folder whose lock can be had belongs to nobody and
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import logging
 import os
 import secrets
 import shutil
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -19,6 +21,9 @@ from pathlib import Path
 _PREFIX = ".staging-"
 _REMOVED_PREFIX = ".removed-"
 _LOCK_SUFFIX = ".lock"
+# Of waiting for a lock, which nobody of ours holds for more than the writing of a small file.
+_LONGEST_WAIT_S = 10.0
+_POLL_S = 0.01
 
 logger = logging.getLogger(__name__)
 
@@ -65,13 +70,29 @@ def remove_folder(folder: Path) -> None:
 
 @contextmanager
 def locked(path: Path) -> Iterator[None]:
-    """Holds the lock on the file at `path`, made if missing; waits for other holders."""
+    """Holds the lock on the file at `path`, made if missing; waits a while for other holders.
+
+    Raises:
+        TimeoutError: If another process holds it for longer than any of ours would.
+    """
     file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
     try:
-        fcntl.flock(file, fcntl.LOCK_EX)
+        deadline = time.monotonic() + _LONGEST_WAIT_S
+        while not _is_locked(file):
+            if time.monotonic() > deadline:
+                reason = "another process holds the lock"
+                raise TimeoutError(errno.ETIMEDOUT, reason, str(path))
+            time.sleep(_POLL_S)
         yield
     finally:
         os.close(file)
+
+
+def _is_locked(file: int) -> bool:
+    with suppress(BlockingIOError):
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        return True
+    return False
 
 
 def replace_file(path: Path, text: str) -> None:

@@ -44,7 +44,8 @@ class Record:
 
     Attributes:
         num_answered: Calls answered.
-        num_failed: Calls that were not.
+        num_failed: Calls that were not by the version's fault: wrong requests, callers who leave
+            and deadlines say nothing about it, and any caller can make them.
         durations_s: Seconds that the latest answers took.
     """
 
@@ -151,7 +152,7 @@ class Canary:
 
 
 def _counts(served: ServedVersion) -> tuple[int, int]:
-    return served.statistics.answered.count, served.statistics.failed.count
+    return served.statistics.answered.count, served.statistics.num_faults
 
 
 def _since(served: ServedVersion, before: tuple[int, int]) -> Record:

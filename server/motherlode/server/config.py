@@ -148,7 +148,7 @@ class ServerConfig(BaseSettings):
     max_message_bytes: int = Field(16 * 2**20, ge=1024, le=_LARGEST)
     max_queued_queries: int = Field(4096, ge=1, le=_LARGEST)
     max_queued_bytes: int = Field(256 * 2**20, ge=1024)
-    max_queue_delay_s: float = Field(0.05, gt=0)
+    max_queue_delay_s: float = Field(0.05, gt=0, le=_LONGEST_S)
     max_batch_queries: int = Field(64, ge=1, le=_LARGEST)
     max_batch_bytes: int = Field(256 * 2**20, ge=1024)
     max_stream_requests: int = Field(8, ge=1, le=_LARGEST)
@@ -181,8 +181,8 @@ class ServerConfig(BaseSettings):
     slow_call_s: float = Field(1.0, ge=0)
     trace_endpoint: Endpoint | None = None
     trace_sample_rate: float = Field(0.01, ge=0, le=1)
-    drain_delay_s: float = Field(0.0, ge=0)
-    drain_grace_s: float = Field(10.0, ge=0)
+    drain_delay_s: float = Field(0.0, ge=0, le=_LONGEST_S)
+    drain_grace_s: float = Field(10.0, ge=0, le=_LONGEST_S)
 
     @property
     def threads(self) -> int:

@@ -48,6 +48,11 @@ class StageError(Exception):
         self.stage = stage
         self.cause = cause
 
+    def forget_frames(self) -> None:
+        """Lets go of the frames in which it came about: they hold what was being loaded."""
+        for error in (self, self.cause):
+            error.__traceback__ = error.__context__ = error.__cause__ = None
+
 
 @final
 @dataclass(frozen=True, slots=True)

@@ -26,7 +26,14 @@ from motherlode.core.manifest import Manifest, check_files, read_manifest
 from motherlode.core.placing import place_bundle
 from motherlode.core.repository import Repository
 from motherlode.core.retriever import Retriever
-from motherlode.server.admission import Admission, Footprint, Occupancy, Way, available_bytes
+from motherlode.server.admission import (
+    Admission,
+    AdmissionError,
+    Footprint,
+    Occupancy,
+    Way,
+    available_bytes,
+)
 from motherlode.server.config import ServerConfig
 from motherlode.server.failure import LoadFailure, StageError
 from motherlode.server.gate import Figure, GateLimits, check_gate, warm_up
@@ -126,7 +133,9 @@ class Intake:
     async def validate(self, slot: Slot, version: int) -> tuple[Figure, ...] | LoadFailure:
         """What the gate measured of a version that goes again at once; or why it was refused."""
         try:
-            await self._admit(slot, version, may_drain=False)
+            if await self._admit(slot, version, may_drain=False) is not Way.BESIDE:
+                reason = "there is no room beside the versions that are loaded"
+                raise StageError("admit", AdmissionError(reason))
             _, figures = await self._load(slot, version)
         except StageError as error:
             return self._describe(slot.model, version, error, ())
@@ -168,11 +177,16 @@ class Intake:
             await self._drain(slot, Progress(slot.model, version, "drain"))
             try:
                 retriever, _ = await self._load(slot, version)
-            except StageError:
-                restored, _ = await self._load(slot, former)
-                place(self._served(restored))
-                raise
-            place(self._served(retriever))
+            except StageError as error:
+                failure = error
+            else:
+                place(self._served(retriever))
+                return
+            # There is no room for the new version beside the old one.
+            failure.forget_frames()
+            restored, _ = await self._load(slot, former)
+            place(self._served(restored))
+            raise failure
         finally:
             slot.is_draining = False
 
@@ -259,8 +273,7 @@ class Intake:
         cause = error.cause
         is_foreseen = isinstance(cause, MotherlodeError)
         logger.error("no new version: %s", failure, exc_info=None if is_foreseen else cause)
-        # Without its traceback, which would keep the half-loaded bundle in memory.
-        cause.__traceback__ = cause.__context__ = cause.__cause__ = None
+        error.forget_frames()
         return failure
 
 

@@ -50,13 +50,18 @@ class QuietThread:
         self._executor.shutdown(wait=False, cancel_futures=True)
 
 
-def _give_way() -> None:
+def lower_priority() -> None:
+    """Lets this thread give way to others, where the system has priorities of threads."""
     if sys.platform == "linux":
         with suppress(OSError):
             # On Linux this is the priority of one thread.
             thread = threading.get_native_id()
             nice = os.getpriority(os.PRIO_PROCESS, thread) + _NICE
             os.setpriority(os.PRIO_PROCESS, thread, min(nice, _NICEST))
+
+
+def _give_way() -> None:
+    lower_priority()
     set_index_threads(1)
     num_threads = torch.get_num_threads()
     torch.set_num_threads(1)

@@ -10,9 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import math
-import os
 import random
-import sys
 import threading
 import time
 import weakref
@@ -29,6 +27,7 @@ from motherlode.core.queries import FloatArray, Queries
 from motherlode.core.retriever import Retriever
 from motherlode.server.call import Answer, Call
 from motherlode.server.metrics import Meters, VersionMeters
+from motherlode.server.quiet import lower_priority
 from motherlode.server.slot import ServedVersion
 
 logger = logging.getLogger(__name__)
@@ -40,8 +39,8 @@ _WINDOW = 1000
 # Callers choose k, and each k is a series. What comes after so many of them shares one.
 _MAX_KS = 8
 _OTHER_K = "other"
-# Not the lowest priority: a thread that hardly ever runs would hold the interpreter lock for long.
-_NICENESS = 10
+# Longer than any server lives, and short enough for an integer.
+_LONGEST_GAP = 2.0**53
 
 
 @final
@@ -137,10 +136,10 @@ class RecallSampler:
         if self._sample_rate >= 1:
             return 0
         uniform = 1.0 - self._generator.random()
-        return int(math.log(uniform) / math.log1p(-self._sample_rate))
+        return int(min(math.log(uniform) / math.log1p(-self._sample_rate), _LONGEST_GAP))
 
     def _run(self, loop: asyncio.AbstractEventLoop) -> None:
-        _lower_priority()
+        lower_priority()
         while (sample := self._inbox.get()) is not None:
             started = time.monotonic()
             try:
@@ -217,9 +216,3 @@ def compare(retriever: Retriever, sample: Sample) -> tuple[int, int]:
 def pause_after(spent_s: float, share: float) -> float:
     """Seconds of rest after which `spent_s` seconds of work are that share of the time."""
     return spent_s * (1.0 / share - 1.0)
-
-
-def _lower_priority() -> None:
-    # Linux alone gives each thread a niceness of its own.
-    if sys.platform == "linux":
-        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), _NICENESS)

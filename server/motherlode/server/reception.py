@@ -239,3 +239,4 @@ class Reception:
         else:
             served.meters.count_request(method, code)
             served.statistics.failed.add(now - arrival.at)
+            served.statistics.num_faults += code == "INTERNAL"

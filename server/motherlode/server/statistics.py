@@ -37,6 +37,7 @@ class VersionStatistics:
     Attributes:
         answered: Calls that were answered, from arrival to answer.
         failed: Calls that were not, from arrival to error.
+        num_faults: Of these, the ones that no caller can help: INTERNAL.
         queue: Waits of the answered calls.
         features: Their time in making features.
         compute: Their time in encoding, searching and ranking.
@@ -53,6 +54,7 @@ class VersionStatistics:
     features: Tally = field(default_factory=Tally)
     compute: Tally = field(default_factory=Tally)
     writing: Tally = field(default_factory=Tally)
+    num_faults: int = 0
     num_queries: int = 0
     num_batches: int = 0
     last_answer_unix_s: float = 0.0

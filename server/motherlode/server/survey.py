@@ -67,12 +67,20 @@ def _look_at(repository: Repository, model: str) -> Sighting:
     except OSError as error:
         return Sighting((), None, f"{repository.path / model}: {error.strerror or error}")
     folders = {number: repository.path_of(model, number) for number in numbers if number > 0}
-    versions = [number for number, path in folders.items() if (path / MANIFEST_FILE).exists()]
+    versions = [number for number, path in folders.items() if _may_be_there(path / MANIFEST_FILE)]
     versions.sort(reverse=True)
     try:
         return Sighting(tuple(versions), repository.aliases(model))
     except BundleError as error:
         return Sighting(tuple(versions), None, str(error))
+
+
+def _may_be_there(path: Path) -> bool:
+    """Whether a file is there, or nobody can tell: a load then says why."""
+    try:
+        return path.exists()
+    except OSError:
+        return True
 
 
 def _is_number(name: str) -> bool:

@@ -6,7 +6,13 @@ from pathlib import Path
 import pytest
 
 from motherlode.core import staging
-from motherlode.core.staging import remove_leftovers, replace_file, staging_folder, sync_tree
+from motherlode.core.staging import (
+    locked,
+    remove_leftovers,
+    replace_file,
+    staging_folder,
+    sync_tree,
+)
 
 
 def test_a_staging_folder_is_gone_afterwards_unless_renamed(tmp_path: Path) -> None:
@@ -80,3 +86,14 @@ def test_every_file_and_folder_is_brought_to_the_disk(
     sync_tree(tmp_path)
     expected = [tmp_path, tmp_path / "index", tmp_path / "index" / "x", tmp_path / "y"]
     assert sorted(s.st_ino for s in synced) == sorted(path.stat().st_ino for path in expected)
+
+
+def test_a_lock_that_another_holds_for_ever_is_given_up(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(staging, "_LONGEST_WAIT_S", 0.0)
+    too_late = pytest.raises(TimeoutError, match="another process holds")
+    with locked(tmp_path / "lock"), too_late, locked(tmp_path / "lock"):
+        pass
+    with locked(tmp_path / "lock"):
+        pass

@@ -25,6 +25,7 @@ def answer(one: ServedVersion, duration_s: float = 0.01, times: int = 1) -> None
 def fail(one: ServedVersion, times: int) -> None:
     for _ in range(times):
         one.statistics.failed.add(0.01)
+        one.statistics.num_faults += 1
 
 
 class Trial:
@@ -103,6 +104,15 @@ def test_a_slow_canary_gets_no_more_calls() -> None:
     answer(trial.new, 0.05, times=10)
     assert trial.share_of(3) == []
     assert trial.canary.trouble == "its p50 is 50 ms, the serving version's 10 ms"
+
+
+def test_what_callers_do_wrong_does_not_count_against_a_canary() -> None:
+    trial = Trial(100)
+    for _ in range(1000):
+        trial.new.statistics.failed.add(0.01)
+    answer(trial.new, times=10)
+    assert trial.canary.takes_next()
+    assert trial.canary.trouble == ""
 
 
 def test_each_verdict_is_on_the_calls_since_the_last_one() -> None:

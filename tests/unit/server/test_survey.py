@@ -91,3 +91,21 @@ def test_a_fingerprint_changes_with_any_file(tmp_path: Path) -> None:
     third = fingerprint(tmp_path)
     assert len({first, second, third}) == 3
     assert fingerprint(tmp_path) == third
+
+
+def test_a_version_that_nobody_may_look_into_hides_no_other(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for version in (1, 2):
+        (tmp_path / "one" / f"{version:06d}").mkdir(parents=True)
+        (tmp_path / "one" / f"{version:06d}" / "manifest.json").touch()
+    exists = Path.exists
+
+    def forbidden(path: Path) -> bool:
+        if path.parent.name == "000002":
+            raise PermissionError(errno.EACCES, "Permission denied", str(path))
+        return exists(path)
+
+    monkeypatch.setattr(Path, "exists", forbidden)
+    # A load of the second one then says why it cannot be read.
+    assert survey(Repository(tmp_path), ())["one"].versions == (2, 1)

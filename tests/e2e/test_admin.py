@@ -21,10 +21,13 @@ from motherlode.clients import (
 from motherlode.core.repository import Repository
 from motherlode.core.retriever import Retriever
 from motherlode.server.gate import warm_up
+from motherlode.v1 import model_admin_pb2 as admin_pb
+from motherlode.v1 import model_admin_pb2_grpc
 from motherlode.v1 import retrieval_pb2 as pb
 from tests.support.admin import operate, version_of
 from tests.support.bundles import forge_manifest, publish_tiny
 from tests.support.servers import TIMEOUT_S, Barrier, RunningServer, running_server
+from tests.support.waiting import until
 
 pytestmark = pytest.mark.asyncio
 
@@ -252,3 +255,120 @@ async def test_aliases_that_cannot_be_read_are_told_and_nothing_moves(repository
             await operate(server, AdminClient.roll_back)
         assert error.value.reason == "REPOSITORY_UNUSABLE"
         assert server.current().version == 2
+
+
+@pytest.mark.parametrize("policy", ["auto", "drain"])
+async def test_an_operation_goes_on_where_its_caller_gives_up(
+    repository: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    policy: str,
+) -> None:
+    Repository(repository).set_alias("tiny", "stable", 2)
+    give_other_answers(repository, publish_tiny(repository, seed=2))
+    async with (
+        running_server(repository, reload_policy=policy) as server,
+        grpc.aio.insecure_channel(server.readiness.admin) as channel,
+    ):
+        stub = model_admin_pb2_grpc.ModelAdminServiceStub(channel)
+        with Held(monkeypatch) as held:
+            call = stub.SetAlias(admin_pb.SetAliasRequest(alias="stable", version=3))
+            sent = asyncio.ensure_future(call)
+            await asyncio.to_thread(held.entered.wait)
+            assert Repository(repository).aliases("tiny") == {"stable": 3}
+            sent.cancel()
+            await until(lambda: "nobody waits for an operation" in caplog.text)
+        await until(lambda: "nobody waited for failed: tiny@3: gate: " in caplog.text)
+        assert Repository(repository).aliases("tiny") == {"stable": 2}
+        assert (await server.ask("topic7")).version == 2
+
+
+async def test_operations_that_write_aliases_wait_for_each_other(
+    repository: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    give_other_answers(repository, publish_tiny(repository, seed=2))
+    Repository(repository).set_alias("tiny", "stable", 2)
+    async with running_server(repository) as server:
+        await operate(server, lambda admin: admin.load_version(1))
+        with Held(monkeypatch) as held:
+            bad = asyncio.create_task(operate(server, lambda admin: admin.set_alias("stable", 3)))
+            await asyncio.to_thread(held.entered.wait)
+            back = asyncio.create_task(operate(server, AdminClient.roll_back))
+            held.released.set()
+            with pytest.raises(RefusedError, match="tiny@3: gate: "):
+                await bad
+            assert (await back).serving_version == 1
+        assert server.current().version == 1
+    assert Repository(repository).aliases("tiny") == {"stable": 1}
+
+
+async def test_a_rollback_is_not_undone_by_what_a_scan_saw_before(
+    repository: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    publish_tiny(repository, "aaa")
+    async with running_server(repository) as server:
+        publish_tiny(repository, seed=2)
+        await scan(server)
+        publish_tiny(repository, "aaa", seed=1)
+        with Held(monkeypatch) as held:
+            scanning = asyncio.create_task(scan(server))
+            await asyncio.to_thread(held.entered.wait)
+            model = await operate(server, lambda admin: admin.roll_back(model="tiny"))
+            assert (model.serving_version, model.aliases) == (2, {"stable": 2})
+            caplog.clear()
+            caplog.set_level("INFO")
+            held.released.set()
+            await scanning
+        await scan(server)
+        assert (server.current("aaa").version, server.current().version) == (2, 2)
+    assert "aaa@2 serves" in caplog.text
+    assert "tiny@3 serves" not in caplog.text
+
+
+async def test_a_rollback_during_a_load_that_fails_is_not_undone_by_the_next_best(
+    repository: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with running_server(repository) as server:
+        await operate(server, lambda admin: admin.load_version(1))
+        publish_tiny(repository, seed=2)
+        await operate(server, lambda admin: admin.load_version(3))
+        give_other_answers(repository, publish_tiny(repository, seed=3))
+        with Held(monkeypatch) as held:
+            scanning = asyncio.create_task(scan(server))
+            await asyncio.to_thread(held.entered.wait)
+            await operate(server, lambda admin: admin.roll_back(1))
+            swapped = server.metric("model_last_reload_timestamp_seconds", model="tiny")
+            held.released.set()
+            await scanning
+        await scan(server)
+        assert server.current().version == 1
+        assert server.metric("model_last_reload_timestamp_seconds", model="tiny") == swapped
+
+
+async def test_an_alias_whose_version_is_gone_is_put_back_and_can_be_removed(
+    repository: Path,
+) -> None:
+    Repository(repository).set_alias("tiny", "stable", 1)
+    give_other_answers(repository, publish_tiny(repository, seed=2))
+    async with running_server(repository) as server:
+        shutil.rmtree(Repository(repository).path_of("tiny", 1))
+        with pytest.raises(RefusedError, match="tiny@3: gate: "):
+            await operate(server, lambda admin: admin.set_alias("stable", 3))
+        assert Repository(repository).aliases("tiny") == {"stable": 1}
+        model = await operate(server, lambda admin: admin.remove_alias("stable"))
+        assert (model.serving_version, model.aliases) == (2, {})
+
+
+async def test_what_was_refused_is_told_even_if_the_alias_cannot_be_put_back(
+    repository: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def fail(*_: object) -> None:
+        raise OSError(30, "read-only file system")
+
+    give_other_answers(repository, publish_tiny(repository, seed=2))
+    Repository(repository).set_alias("tiny", "stable", 2)
+    async with running_server(repository) as server:
+        monkeypatch.setattr(Repository, "restore_aliases", fail)
+        with pytest.raises(RefusedError, match="tiny@3: gate: "):
+            await operate(server, lambda admin: admin.set_alias("stable", 3))
+    assert "the aliases of tiny cannot be put back: [Errno 30]" in caplog.text

@@ -45,6 +45,13 @@ def begin(percent: float, version: int = 2):
     return lambda admin: admin.set_canary(version, percent)
 
 
+def give_other_answers(repository: Path, version: int) -> None:
+    """Makes a version whose golden answers are version 1's: the gate refuses it."""
+    folder = Repository(repository).path_of("tiny", version)
+    shutil.copy(folder.parent / "000001" / "golden.arrow", folder)
+    forge_manifest(folder)
+
+
 def break_answers(server: RunningServer, version: int) -> None:
     """Makes every answer of a loaded version an internal error."""
 
@@ -200,9 +207,7 @@ async def test_the_newest_version_does_not_serve_because_its_trial_ended(tmp_pat
 
 
 async def test_a_version_that_the_gate_refuses_is_no_canary(repository: Path) -> None:
-    folder = Repository(repository).path_of("tiny", 2)
-    shutil.copy(folder.parent / "000001" / "golden.arrow", folder)
-    forge_manifest(folder)
+    give_other_answers(repository, 2)
     async with running_server(repository) as server:
         with pytest.raises(RefusedError, match="tiny@2: gate: "):
             await operate(server, begin(10))
@@ -221,3 +226,65 @@ async def test_what_serves_cannot_be_on_trial(repository: Path) -> None:
     async with running_server(repository) as server:
         with pytest.raises(InvalidArgumentError, match="another version than 1, which serves"):
             await operate(server, begin(10, version=1))
+
+
+async def test_a_canary_that_is_refused_leaves_the_earlier_one_on_trial(repository: Path) -> None:
+    give_other_answers(repository, publish_tiny(repository, seed=2))
+    async with running_server(repository) as server:
+        await operate(server, begin(50))
+        earlier = server.server.catalog.find("tiny").canary
+        with pytest.raises(RefusedError, match="tiny@3: gate: "):
+            await operate(server, begin(10, version=3))
+        await server.server.watcher.scan()
+        [model] = await operate(server, AdminClient.list_models)
+        assert server.server.catalog.find("tiny").canary is earlier
+        assert await versions(server, 10) == {1: 5, 2: 5}
+    assert (model.canary.version, model.canary.percent, model.canary.trouble) == (2, 50.0, "")
+    assert Repository(repository).aliases("tiny") == {"canary": 2, "stable": 1}
+
+
+async def test_a_canary_makes_way_for_one_that_came_in(repository: Path) -> None:
+    publish_tiny(repository, seed=2)
+    async with running_server(repository) as server:
+        await operate(server, begin(50))
+        model = await operate(server, begin(10, version=3))
+        assert (model.canary.version, model.canary.percent) == (3, 10.0)
+        assert server.server.catalog.find("tiny").find(2) is None
+        assert server.metric("model_canary_percent", model="tiny", version="2") is None
+        assert await versions(server, 10) == {1: 9, 3: 1}
+
+
+async def test_a_canary_that_is_refused_pins_nothing(tmp_path: Path) -> None:
+    publish_tiny(tmp_path)
+    async with running_server(tmp_path) as server:
+        give_other_answers(tmp_path, publish_tiny(tmp_path, seed=1))
+        with pytest.raises(RefusedError, match="tiny@2: gate: "):
+            await operate(server, begin(10))
+    assert Repository(tmp_path).aliases("tiny") == {}
+
+
+async def test_an_earlier_trial_ends_where_what_it_is_compared_with_serves_no_more(
+    repository: Path,
+) -> None:
+    give_other_answers(repository, publish_tiny(repository, seed=2))
+    async with running_server(repository, canary_percent=50) as server:
+        await operate(server, begin(50))
+        Repository(repository).set_alias("tiny", "canary", 3)
+        await server.server.watcher.scan()
+        assert await versions(server, 4) == {1: 2, 2: 2}
+        await operate(server, lambda admin: admin.set_alias("stable", 2))
+        await server.server.watcher.scan()
+        assert server.server.catalog.find("tiny").canary is None
+        assert await versions(server, 4) == {2: 4}
+
+
+async def test_why_a_canary_was_refused_goes_with_its_alias(repository: Path) -> None:
+    give_other_answers(repository, 2)
+    Repository(repository).set_alias("tiny", "canary", 2)
+    async with running_server(repository) as server:
+        [model] = await operate(server, AdminClient.list_models)
+        assert model.canary.trouble.startswith("tiny@2: gate: ")
+        Repository(repository).remove_alias("tiny", "canary")
+        await server.server.watcher.scan()
+        [model] = await operate(server, AdminClient.list_models)
+        assert model.canary.trouble == ""

@@ -16,6 +16,8 @@ import pytest
 from motherlode.core.queries import TextQueries
 from motherlode.core.repository import Repository
 from motherlode.core.retriever import Retriever
+from motherlode.server.slot import Slot
+from motherlode.server.trials import Trials
 from motherlode.v1 import retrieval_pb2 as pb
 from tests.support.bundles import forge_manifest, publish_tiny
 from tests.support.servers import Barrier, RunningServer, running_server
@@ -353,3 +355,22 @@ async def test_a_failure_that_may_pass_is_tried_again_after_a_while(
         assert server.metric("model_loads_total", **labels) == 1
         await scan(server)
         assert server.current().version == version
+
+
+async def test_a_bug_that_one_model_meets_does_not_stop_the_others(
+    repository: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    refresh = Trials.refresh
+
+    async def fail(trials: Trials, slot: Slot) -> None:
+        if slot.model == "aaa":
+            raise ZeroDivisionError("a bug")
+        await refresh(trials, slot)
+
+    publish_tiny(repository, "aaa")
+    async with running_server(repository) as server:
+        monkeypatch.setattr(Trials, "refresh", fail)
+        publish_tiny(repository, seed=1)
+        await scan(server)
+        assert server.current().version == 2
+    assert "looking at model aaa failed" in caplog.text

@@ -12,7 +12,7 @@ from __future__ import annotations
 import logging
 import re
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, final
@@ -131,16 +131,41 @@ class Repository:
         return version
 
     def remove_alias(self, model: str, alias: str) -> None:
-        """Removes an alias.
+        """Removes an alias, whether or not the version that it means is still there.
 
         Raises:
             NotFoundError: If there is no such alias.
             BundleError: If the file of aliases cannot be read or written.
         """
-        self._resolve_alias(model, alias)
+        self._check_alias(model, alias)
         with self._lock(model):
             kept = {name: v for name, v in self.aliases(model).items() if name != alias}
             write_aliases(self.path / model, kept)
+
+    def restore_aliases(
+        self, model: str, before: Mapping[str, int], written: Mapping[str, int]
+    ) -> dict[str, int]:
+        """Takes back what was written; gives the aliases that there are then.
+
+        An earlier version is not checked: it may be gone, and the alias still says what was wanted.
+
+        Args:
+            model: Name of the model.
+            before: Its aliases before.
+            written: What was written since then. An alias that says something else by now was moved
+                by somebody else, and stays.
+
+        Raises:
+            BundleError: If the file of aliases cannot be read or written.
+        """
+        with self._lock(model):
+            aliases = self.aliases(model)
+            for alias in [name for name, v in written.items() if aliases.get(name) == v]:
+                del aliases[alias]
+                if alias in before:
+                    aliases[alias] = before[alias]
+            write_aliases(self.path / model, aliases)
+        return aliases
 
     def check_publish(self, model: str, *, keep: int | None = None) -> None:
         """Finds out, before the work on a draft begins, what would stop `publish` at its end.
@@ -250,15 +275,19 @@ class Repository:
         logger.info("removed %s@%d", model, version)
 
     def _resolve_alias(self, model: str, alias: str) -> int:
-        aliases = self.aliases(model)
-        if alias not in aliases:
-            known = [*sorted(aliases), *self._known_versions(model)]
-            raise NotFoundError("alias", f"{model}@{alias}", known=known)
-        version = aliases[alias]
+        version = self._check_alias(model, alias)
         if not self._is_valid(model, version):
             name = f"{model}@{version}, which the alias {alias} names"
             raise NotFoundError("version", name, known=self._known_versions(model))
         return version
+
+    def _check_alias(self, model: str, alias: str) -> int:
+        """The version that an alias means, whether it is there or not."""
+        aliases = self.aliases(model)
+        if alias not in aliases:
+            known = [*sorted(aliases), *self._known_versions(model)]
+            raise NotFoundError("alias", f"{model}@{alias}", known=known)
+        return aliases[alias]
 
     def _folders(self, model: str) -> list[int]:
         """Numbers of all folders that look like a version, valid or not, ascending."""

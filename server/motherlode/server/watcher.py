@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Collection, Sequence
+from collections import Counter
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
 from itertools import takewhile
@@ -55,6 +56,7 @@ class Watcher:
         self._wanted_scan = asyncio.Event()
         self._scan_lock = asyncio.Lock()
         self._missing: set[str] = set()
+        self._alias_writes: Counter[str] = Counter()
         self.sightings: dict[str, Sighting] = {}
         self.thread = QuietThread("motherlode-loader")
         self.retirement = Retirement(catalog, self.thread)
@@ -94,9 +96,14 @@ class Watcher:
             for slot in list(self._catalog):
                 if slot.model not in found:
                     await self._remove(slot.model)
-            for model, sighting in sorted(found.items()):
-                if sighting.versions or sighting.error:
-                    await self._refresh(self._catalog.open(model), sighting)
+            for model in sorted(found):
+                try:
+                    await self._look_again(model)
+                except OSError as error:
+                    logger.warning("model %s cannot be looked at: %s", model, error)
+                except Exception:
+                    # Whatever it was, the models after this one have nothing to do with it.
+                    logger.exception("looking at model %s failed", model)
             await self._tell_health()
 
     async def refresh(self, model: str) -> None:
@@ -107,11 +114,10 @@ class Watcher:
             OSError: If the repository cannot be read.
         """
         async with self._scan_lock:
-            found = await self._survey([model])
-            if model not in found:
+            sighting = await self._look_at(model)
+            if sighting is None:
                 raise NotFoundError("model", model)
-            self.sightings |= found
-            await self._refresh(self._catalog.open(model), found[model])
+            await self._refresh(self._catalog.open(model), sighting)
             await self._tell_health()
 
     async def load(self, slot: Slot, version: int) -> LoadFailure | None:
@@ -133,10 +139,15 @@ class Watcher:
         """
         served = slot.find(version)
         assert served is not None
-        slot.aliases = {**slot.aliases, self._config.serve_alias: version}
+        self.take_aliases(slot, {**slot.aliases, self._config.serve_alias: version})
         if served is not slot.current:
             self._swap(slot, served)
         self.trigger()
+
+    def take_aliases(self, slot: Slot, aliases: Mapping[str, int]) -> None:
+        """Goes by aliases that were just written; a reading under way may be older."""
+        slot.aliases = dict(aliases)
+        self._alias_writes[slot.model] += 1
 
     @property
     def is_loading(self) -> bool:
@@ -153,6 +164,22 @@ class Watcher:
 
     async def _survey(self, wanted: Collection[str]) -> dict[str, Sighting]:
         return await self.thread.run(lambda: survey(self._repository, wanted))
+
+    async def _look_at(self, model: str) -> Sighting | None:
+        """One model as it is now; None if the repository has it no more."""
+        while True:
+            writes = self._alias_writes[model]
+            found = await self._survey([model])
+            if writes == self._alias_writes[model]:
+                break
+        self.sightings |= found
+        return found.get(model)
+
+    async def _look_again(self, model: str) -> None:
+        """Looks at one model of a scan: what was seen at first is old once others were loaded."""
+        sighting = await self._look_at(model)
+        if sighting is not None and (sighting.versions or sighting.error):
+            await self._refresh(self._catalog.open(model), sighting)
 
     async def _tell_health(self) -> None:
         await self._health.set_services(any(slot.current for slot in self._catalog))
@@ -194,6 +221,9 @@ class Watcher:
 
     async def _serve(self, slot: Slot, version: int) -> LoadFailure | None:
         """Makes a version the serving one; without a load where it is loaded."""
+        if not self._is_wanted(slot, version):
+            # An operator chose another while a better candidate was being tried.
+            return None
         loaded = slot.find(version)
         if loaded is None:
             return await self.intake.take(slot, version, partial(self._place, slot))
@@ -201,12 +231,15 @@ class Watcher:
         return None
 
     def _place(self, slot: Slot, served: ServedVersion) -> None:
-        alias = self._config.serve_alias
-        if slot.current is not None and slot.aliases.get(alias, served.version) != served.version:
+        if slot.current is not None and not self._is_wanted(slot, served.version):
             logger.info("%s@%d is not wanted any more", slot.model, served.version)
             self.retirement.begin([served])
             return
         self._swap(slot, served)
+
+    def _is_wanted(self, slot: Slot, version: int) -> bool:
+        """Whether no alias says that another version should serve."""
+        return slot.aliases.get(self._config.serve_alias, version) == version
 
     def _swap(self, slot: Slot, served: ServedVersion) -> None:
         retired = slot.swap(served, num_kept=self._config.kept_versions)

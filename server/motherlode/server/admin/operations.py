@@ -7,9 +7,18 @@ every server of the repository goes by it. Belongs to the event loop's thread.
 from __future__ import annotations
 
 import asyncio
+import logging
+from collections import defaultdict
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager, suppress
 from typing import NoReturn, final
 
-from motherlode.core.errors import InvalidInputError, NotFoundError, UnsupportedError
+from motherlode.core.errors import (
+    InvalidInputError,
+    MotherlodeError,
+    NotFoundError,
+    UnsupportedError,
+)
 from motherlode.core.manifest import MANIFEST_FILE
 from motherlode.core.repository import Repository
 from motherlode.server.config import ServerConfig
@@ -19,10 +28,15 @@ from motherlode.server.slot import Slot
 from motherlode.server.trials import CANARY
 from motherlode.server.watcher import Watcher
 
+logger = logging.getLogger(__name__)
+
 
 @final
 class Operations:
     """Each does one thing to one model, and returns when it is done.
+
+    Those that write aliases go one after the other for a model: each finds what the one before it
+    left, and puts that back if it fails.
 
     All of them raise NotFoundError for a version that is not there, and BundleError where the
     repository cannot be read or written.
@@ -32,6 +46,7 @@ class Operations:
         self._serve_alias = config.serve_alias
         self._repository = Repository(config.repository)
         self._watcher = watcher
+        self._locks: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
 
     async def load(self, slot: Slot, version: int) -> None:
         """Puts a version beside the serving one.
@@ -80,18 +95,8 @@ class Operations:
             ConfigError: If it is not a name for an alias.
             LoadRefusedError: If the version should serve and cannot; the alias is as it was then.
         """
-        before = await self._aliases(slot)
-        await self._write_alias(slot, alias, version)
-        if alias == self._serve_alias and slot.find(version) is not None:
-            self._watcher.serve_loaded(slot, version)
-        else:
-            await self._try_again(slot, version)
-        if alias == self._serve_alias and not self._serves(slot, version):
-            await self._restore_alias(slot, alias, before.get(alias))
-            self._refuse(slot, version)
-        if alias == self._serve_alias and before.get(CANARY) == version:
-            # Promoted: its trial is over.
-            await self.remove_alias(slot, CANARY)
+        async with self._locks[slot.model]:
+            await self._set_alias(slot, alias, version)
 
     async def remove_alias(self, slot: Slot, alias: str) -> None:
         """Removes an alias from the repository.
@@ -99,8 +104,8 @@ class Operations:
         Raises:
             NotFoundError: If there is no such alias.
         """
-        await asyncio.to_thread(self._repository.remove_alias, slot.model, alias)
-        await self._watcher.refresh(slot.model)
+        async with self._locks[slot.model]:
+            await self._remove_alias(slot, alias)
 
     async def roll_back(self, slot: Slot, version: int | None = None) -> None:
         """Serves an earlier version and keeps to it; at once where it is in memory.
@@ -114,32 +119,34 @@ class Operations:
             UnsupportedError: If there is no earlier version, or no alias decides what serves.
             LoadRefusedError: If it had to be loaded and does not pass every stage.
         """
-        target = await self._earlier(slot) if version is None else version
-        await self.set_alias(slot, self._deciding_alias(), target)
+        async with self._locks[slot.model]:
+            target = await self._earlier(slot) if version is None else version
+            await self._set_alias(slot, self._deciding_alias(), target)
 
     async def set_canary(self, slot: Slot, version: int, percent: float) -> None:
         """Gives a version a share of the calls that name none.
 
         What serves now is named by the alias that decides it, if it was not yet: the version on
-        trial may be the newest, and would serve once the trial is over.
+        trial may be the newest, and would serve once the trial is over. An earlier trial goes on
+        until this one begins.
 
         Raises:
             InvalidInputError: If the share is not above 0 and at most 100, or the version serves.
             UnsupportedError: If nothing serves, or no alias decides what does.
-            LoadRefusedError: If the version does not pass every stage.
+            LoadRefusedError: If the version does not pass every stage; all is as it was then.
         """
         if not 0 < percent <= 100:
             raise InvalidInputError("percent", expected="above 0, at most 100", actual=percent)
-        if self._serves(slot, version):
-            expected = f"another version than {version}, which serves"
-            raise InvalidInputError("version", expected=expected, actual=version)
-        await self._pin(slot)
-        await self._write_alias(slot, CANARY, version)
-        self._watcher.trials.allow(slot, percent)
-        await self._try_again(slot, version)
-        if slot.canary is None or slot.canary.served.version != version:
-            await self._restore_alias(slot, CANARY, None)
-            self._refuse(slot, version)
+        async with self._locks[slot.model]:
+            if self._serves(slot, version):
+                expected = f"another version than {version}, which serves"
+                raise InvalidInputError("version", expected=expected, actual=version)
+            before = self._watcher.trials.standing(slot)
+            try:
+                await self._set_canary(slot, version, percent)
+            except BaseException:
+                self._watcher.trials.put_back(slot, before)
+                raise
 
     async def end_canary(self, slot: Slot) -> None:
         """Ends a trial; the serving version gets all calls again.
@@ -148,6 +155,35 @@ class Operations:
             NotFoundError: If there is none.
         """
         await self.remove_alias(slot, CANARY)
+
+    async def _set_alias(self, slot: Slot, alias: str, version: int) -> None:
+        async with self._aliases_kept(slot) as (before, written):
+            await self._write_alias(slot, alias, version)
+            written[alias] = version
+            if alias == self._serve_alias and slot.find(version) is not None:
+                self._watcher.serve_loaded(slot, version)
+            else:
+                await self._try_again(slot, version)
+            if alias == self._serve_alias and not self._serves(slot, version):
+                self._refuse(slot, version)
+        if alias == self._serve_alias and before.get(CANARY) == version:
+            # Promoted: its trial is over, if it did not end by itself meanwhile.
+            with suppress(NotFoundError):
+                await self._remove_alias(slot, CANARY)
+
+    async def _remove_alias(self, slot: Slot, alias: str) -> None:
+        await asyncio.to_thread(self._repository.remove_alias, slot.model, alias)
+        await self._watcher.refresh(slot.model)
+
+    async def _set_canary(self, slot: Slot, version: int, percent: float) -> None:
+        async with self._aliases_kept(slot) as (before, written):
+            for alias, target in (*self._pin(slot, before), (CANARY, version)):
+                await self._write_alias(slot, alias, target)
+                written[alias] = target
+            self._watcher.trials.allow(slot, percent)
+            await self._try_again(slot, version)
+            if slot.canary is None or slot.canary.served.version != version:
+                self._refuse(slot, version)
 
     async def _check_exists(self, slot: Slot, version: int) -> None:
         manifest = self._repository.path_of(slot.model, max(version, 0)) / MANIFEST_FILE
@@ -161,24 +197,47 @@ class Operations:
     async def _write_alias(self, slot: Slot, alias: str, version: int) -> None:
         await asyncio.to_thread(self._repository.set_alias, slot.model, alias, version)
 
-    async def _restore_alias(self, slot: Slot, alias: str, version: int | None) -> None:
-        if version is None:
-            await asyncio.to_thread(self._repository.remove_alias, slot.model, alias)
-        else:
-            await self._write_alias(slot, alias, version)
-        slot.aliases = await self._aliases(slot)
+    @asynccontextmanager
+    async def _aliases_kept(
+        self, slot: Slot
+    ) -> AsyncIterator[tuple[Mapping[str, int], dict[str, int]]]:
+        """The aliases as they are, and where to note what is written; taken back on failure.
+
+        Also where the server stops meanwhile, for the next one would go by what was half done.
+        """
+        before, written = await self._aliases(slot), dict[str, int]()
+        try:
+            yield before, written
+        except BaseException:
+            await self._restore(slot, before, written)
+            raise
+
+    async def _restore(
+        self, slot: Slot, before: Mapping[str, int], written: Mapping[str, int]
+    ) -> None:
+        """Never fails: whoever asked is to learn why the operation did."""
+        if not written:
+            return
+        restore = self._repository.restore_aliases
+        try:
+            aliases = await asyncio.to_thread(restore, slot.model, before, written)
+        except (MotherlodeError, OSError) as error:
+            logger.error("the aliases of %s cannot be put back: %s", slot.model, error)
+            return
+        self._watcher.take_aliases(slot, aliases)
+        self._watcher.trigger()
 
     async def _try_again(self, slot: Slot, version: int) -> None:
         """Has the model looked at, with nothing held against the version."""
         self._watcher.intake.failures.pop((slot.model, version), None)
         await self._watcher.refresh(slot.model)
 
-    async def _pin(self, slot: Slot) -> None:
+    def _pin(self, slot: Slot, aliases: Mapping[str, int]) -> list[tuple[str, int]]:
+        """The alias to write so that what serves now goes on to; none where there is one."""
         alias = self._deciding_alias()
         if slot.current is None:
             raise UnsupportedError(f"model {slot.model} has no serving version to compare with")
-        if alias not in await self._aliases(slot):
-            await self._write_alias(slot, alias, slot.current.version)
+        return [] if alias in aliases else [(alias, slot.current.version)]
 
     async def _earlier(self, slot: Slot) -> int:
         current = None if slot.current is None else slot.current.version

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
-from collections.abc import Awaitable
+from collections.abc import Coroutine
 from typing import Any, TypeVar, final
 
 import grpc
@@ -34,6 +35,8 @@ class AdminServicer(model_admin_pb2_grpc.ModelAdminServiceServicer):
         self._catalog = catalog
         self._watcher = watcher
         self._operations = operations
+        # Held here, for the event loop does not.
+        self._under_way: set[asyncio.Task[Any]] = set()
 
     @override
     async def ListModels(
@@ -46,7 +49,7 @@ class AdminServicer(model_admin_pb2_grpc.ModelAdminServiceServicer):
         self, request: pb.LoadVersionRequest, context: Any
     ) -> pb.LoadVersionResponse:
         slot = await self._find(request.model, context)
-        await _done(self._operations.load(slot, request.version), context)
+        await self._done(self._operations.load(slot, request.version), context)
         return pb.LoadVersionResponse(model=self._status(slot))
 
     @override
@@ -65,7 +68,7 @@ class AdminServicer(model_admin_pb2_grpc.ModelAdminServiceServicer):
         self, request: pb.ValidateVersionRequest, context: Any
     ) -> pb.ValidateVersionResponse:
         slot = await self._find(request.model, context)
-        figures = await _done(self._operations.validate(slot, request.version), context)
+        figures = await self._done(self._operations.validate(slot, request.version), context)
         return pb.ValidateVersionResponse(figures=map(figure_message, figures))
 
     @override
@@ -75,13 +78,13 @@ class AdminServicer(model_admin_pb2_grpc.ModelAdminServiceServicer):
             work = self._operations.set_alias(slot, request.alias, request.version)
         else:
             work = self._operations.remove_alias(slot, request.alias)
-        await _done(work, context)
+        await self._done(work, context)
         return pb.SetAliasResponse(model=self._status(slot))
 
     @override
     async def Rollback(self, request: pb.RollbackRequest, context: Any) -> pb.RollbackResponse:
         slot = await self._find(request.model, context)
-        await _done(self._operations.roll_back(slot, request.version or None), context)
+        await self._done(self._operations.roll_back(slot, request.version or None), context)
         return pb.RollbackResponse(model=self._status(slot))
 
     @override
@@ -91,7 +94,7 @@ class AdminServicer(model_admin_pb2_grpc.ModelAdminServiceServicer):
             work = self._operations.set_canary(slot, request.version, request.percent)
         else:
             work = self._operations.end_canary(slot)
-        await _done(work, context)
+        await self._done(work, context)
         return pb.SetCanaryResponse(model=self._status(slot))
 
     async def _find(self, model: str, context: Any) -> Slot:
@@ -103,14 +106,34 @@ class AdminServicer(model_admin_pb2_grpc.ModelAdminServiceServicer):
     def _status(self, slot: Slot) -> pb.ModelStatus:
         return model_status(slot, self._watcher)
 
+    async def _done(self, work: Coroutine[Any, Any, _Result], context: Any) -> _Result:
+        """What the work gives; an error of it ends the call.
 
-async def _done(work: Awaitable[_Result], context: Any) -> _Result:
-    """What the work gives; an error of it ends the call."""
-    try:
-        return await work
-    except (BundleError, OSError) as error:
-        await abort(context, RepositoryUnusableError(str(error)))
-    except Exception as error:
-        if code_of(error) is grpc.StatusCode.INTERNAL:
-            logger.error("an operation failed", exc_info=error)
-        await abort(context, error)
+        The work goes on where the caller gives up: half of it done would be the worst outcome.
+        """
+        task = asyncio.create_task(work)
+        self._under_way.add(task)
+        task.add_done_callback(self._under_way.discard)
+        try:
+            return await asyncio.shield(task)
+        except asyncio.CancelledError:
+            if not task.done():
+                logger.warning("nobody waits for an operation any more; it goes on")
+                task.add_done_callback(_tell_outcome)
+            raise
+        except (BundleError, OSError) as error:
+            await abort(context, RepositoryUnusableError(str(error)))
+        except Exception as error:
+            if code_of(error) is grpc.StatusCode.INTERNAL:
+                logger.error("an operation failed", exc_info=error)
+            await abort(context, error)
+
+
+def _tell_outcome(task: asyncio.Task[Any]) -> None:
+    """Of an operation that nobody waits for."""
+    if task.cancelled():
+        logger.warning("an operation that nobody waited for was cut off")
+    elif error := task.exception():
+        logger.error("an operation that nobody waited for failed: %s", error)
+    else:
+        logger.info("an operation that nobody waited for is done")

@@ -13,7 +13,7 @@ from typing import Any, TypeVar, final
 
 import torch
 
-from motherlode.core.index import set_index_threads
+from motherlode.core.index import limit_index_threads
 
 _Result = TypeVar("_Result")
 
@@ -62,7 +62,7 @@ def lower_priority() -> None:
 
 def _give_way() -> None:
     lower_priority()
-    set_index_threads(1)
+    limit_index_threads(1)
     num_threads = torch.get_num_threads()
     torch.set_num_threads(1)
     # It also became the number of threads that have not computed yet, such as the engine.

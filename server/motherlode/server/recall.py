@@ -22,7 +22,7 @@ from typing import final
 
 import numpy as np
 
-from motherlode.core.index import LabelFilter
+from motherlode.core.index import LabelFilter, limit_index_threads
 from motherlode.core.queries import FloatArray, Queries
 from motherlode.core.retriever import Retriever
 from motherlode.server.call import Answer, Call
@@ -140,6 +140,7 @@ class RecallSampler:
 
     def _run(self, loop: asyncio.AbstractEventLoop) -> None:
         lower_priority()
+        limit_index_threads(1)
         while (sample := self._inbox.get()) is not None:
             started = time.monotonic()
             try:

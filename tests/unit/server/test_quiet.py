@@ -9,7 +9,10 @@ from collections.abc import Iterator
 import pytest
 import torch
 
+from motherlode.core.index import ExactConfig, build_index, faiss, set_index_threads
+from motherlode.core.index.faiss import max_openmp_threads
 from motherlode.server.quiet import QuietThread
+from tests.support.embeddings import clustered
 
 pytestmark = pytest.mark.asyncio
 
@@ -47,6 +50,22 @@ async def test_it_computes_alone_and_others_as_before(quiet: QuietThread) -> Non
     other.start()
     other.join()
     assert fresh == [2]
+
+
+async def test_it_searches_alone_and_others_as_before(
+    quiet: QuietThread, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(faiss, "_num_threads", None)
+    set_index_threads(2)
+
+    def threads_of_a_search() -> int:
+        index.search(queries_BD, 3)
+        return max_openmp_threads()
+
+    labels_LD, queries_BD = clustered(100, 8)
+    index = build_index(ExactConfig(), labels_LD, seed=0)
+    assert await quiet.run(threads_of_a_search) == 1
+    assert await asyncio.to_thread(threads_of_a_search) == 2
 
 
 async def test_work_is_done_in_its_order_and_errors_come_back(quiet: QuietThread) -> None:

@@ -11,7 +11,7 @@ from motherlode.core.index.config import (
     LearnedConfig,
     ScanConfig,
 )
-from motherlode.core.index.faiss import set_index_threads
+from motherlode.core.index.faiss import limit_index_threads, set_index_threads
 from motherlode.core.index.families import (
     ExactIndex,
     HnswIndex,
@@ -42,6 +42,7 @@ __all__ = [
     "ScanConfig",
     "ScanIndex",
     "build_index",
+    "limit_index_threads",
     "load_index",
     "measure_recall",
     "set_index_threads",

@@ -46,6 +46,7 @@ class _Threads(threading.local):
     """What this thread has told OpenMP: the setting is one of each thread, not of the process."""
 
     applied: int | None = None
+    own: int | None = None
 
 
 _threads = _Threads()
@@ -68,11 +69,17 @@ def set_index_threads(n: int) -> None:
     _num_threads = n
 
 
+def limit_index_threads(n: int) -> None:
+    """Sets how many OpenMP threads each search of the calling thread may use, and of no other."""
+    _threads.own = n
+
+
 def apply_index_threads() -> None:
     """Passes the number of threads on to OpenMP, for the calling thread."""
-    if _threads.applied != _num_threads and _num_threads is not None:
-        faiss.omp_set_num_threads(_num_threads)
-        _threads.applied = _num_threads
+    wanted = _threads.own or _num_threads
+    if wanted is not None and _threads.applied != wanted:
+        faiss.omp_set_num_threads(wanted)
+        _threads.applied = wanted
 
 
 @contextmanager

@@ -86,6 +86,8 @@ async def running_server(repository: Path, **settings: Any) -> AsyncIterator[Run
         "metrics": ANY_PORT,
         "admin": ANY_PORT,
         "reload_interval_s": 3600.0,
+        # A slow machine is no reason to refuse what a test asks.
+        "max_queue_delay_s": 60.0,
     }
     server = Server(load_config(None, {"repository": repository, **defaults, **settings}))
     try:
@@ -204,7 +206,17 @@ def server_process(
     """
     command = [sys.executable, "-m", "motherlode.cli.main", "serve"]
     command += ["--repository", str(repository), "--ready-file", str(ready_file)]
-    command += ["--listen", ANY_PORT, "--metrics", ANY_PORT, "--admin", ANY_PORT, *flags]
+    command += [
+        "--listen",
+        ANY_PORT,
+        "--metrics",
+        ANY_PORT,
+        "--admin",
+        ANY_PORT,
+        "--set",
+        "max_queue_delay_s=60",
+        *flags,
+    ]
     process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=_environment())
     assert process.stderr is not None
     # Its log is read to the end by a thread, so the pipe is closed here alone.

@@ -22,6 +22,7 @@ from motherlode.core.index import (
     load_index,
     set_index_threads,
 )
+from motherlode.core.index.faiss import max_openmp_threads, one_thread
 from tests.support.embeddings import clustered, unit
 
 WALKING = HnswConfig(num_neighbors=4, ef_construction=20, ef_search=16)
@@ -197,6 +198,18 @@ def test_the_number_of_threads_reaches_every_thread_that_searches():
             set_index_threads(n)
             assert set(pool.map(threads_of_a_search, range(4))) == {n}
     assert threads_of_a_search(0) == 1
+
+
+def test_a_search_within_work_of_one_thread_changes_nothing_for_later_ones():
+    labels_LD, queries_BD = clustered(100, 8)
+    index = build_index(ExactConfig(), labels_LD, seed=0)
+    set_index_threads(2)
+    index.search(queries_BD, 3)
+    set_index_threads(1)
+    with one_thread():
+        index.search(queries_BD, 3)
+    index.search(queries_BD, 3)
+    assert max_openmp_threads() == 1
 
 
 @pytest.mark.parametrize("n", [0, -1])

@@ -91,6 +91,8 @@ def one_thread(*, needed: bool = True) -> Iterator[None]:
         yield
     finally:
         faiss.omp_set_num_threads(before)
+        # A search within may have applied its number, which is undone now.
+        _threads.applied = None
 
 
 def num_gpus() -> int:

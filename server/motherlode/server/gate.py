@@ -113,7 +113,7 @@ def _measured(
 def _recalls(retriever: Retriever, tolerance: float) -> Iterator[Figure]:
     """Recall against exact search, for each depth that the manifest has a figure for."""
     bundle = retriever.bundle
-    if bundle.index.kind == "exact":
+    if bundle.index.is_exact:
         return
     sample_BD = bundle.query_sample()
     sample_BD = (bundle.golden.embeddings_BD if sample_BD is None else sample_BD)[:_SAMPLE_QUERIES]

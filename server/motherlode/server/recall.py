@@ -118,7 +118,7 @@ class RecallSampler:
             self._take(call, answer)
 
     def _take(self, call: Call, answer: Answer) -> None:
-        is_exact = call.served.retriever.path.index.kind == "exact"
+        is_exact = call.served.retriever.path.index.is_exact
         num_queries = len(call.queries)
         row = num_queries + self._gap
         while row < num_queries:

@@ -180,6 +180,7 @@ def test_it_says_what_it_holds(fp16, bytes_each):
     labels_LD, _ = clustered(NUM_LABELS, WIDTH)
     index = build_index(ExactConfig(), labels_LD, seed=0)
     assert index.gpu_bytes == 0
+    assert gpu.to_gpu(index).is_exact
     assert gpu.to_gpu(index, fp16=fp16).gpu_bytes == bytes_each * NUM_LABELS * WIDTH
 
 

@@ -34,7 +34,7 @@ class FakePath:
     """Stages whose exact answer is given; may be held."""
 
     def __init__(self, best: Iterable[float]) -> None:
-        self.index = SimpleNamespace(kind="hnsw")
+        self.index = SimpleNamespace(is_exact=False)
         self.best = best
         self.asked: list[Queries] = []
         self.entered = threading.Semaphore(0)

@@ -160,6 +160,11 @@ class LabelIndex(ABC):
         return facts_of(self._index).size_bytes
 
     @property
+    def is_exact(self) -> bool:
+        """Whether it misses no label, wherever it searches."""
+        return self.config.kind == "exact"
+
+    @property
     def gpu_bytes(self) -> int:
         """Memory that it holds on GPUs, in bytes, without the buffers of FAISS."""
         return 0

@@ -25,7 +25,7 @@ from motherlode.server.batcher import Batcher
 from motherlode.server.call import Call
 from motherlode.server.keys import entry_of, new_key
 from motherlode.server.roles import Role
-from motherlode.server.shield import ShieldedServer
+from motherlode.server.shield import MethodTable
 from motherlode.v1 import retrieval_pb2 as pb
 from tests.support.bundles import publish_tiny
 from tests.support.certificates import Authority
@@ -225,13 +225,13 @@ async def test_every_method_of_every_service_stands_in_the_table(
     repository: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     registered: set[str] = set()
-    add = ShieldedServer.add_registered_method_handlers
+    add = MethodTable.add_registered_method_handlers
 
-    def note_and_add(self: ShieldedServer, service: str, handlers: dict[str, Any]) -> None:
+    def note_and_add(self: MethodTable, service: str, handlers: dict[str, Any]) -> None:
         registered.update(f"/{service}/{name}" for name in handlers)
         add(self, service, handlers)
 
-    monkeypatch.setattr(ShieldedServer, "add_registered_method_handlers", note_and_add)
+    monkeypatch.setattr(MethodTable, "add_registered_method_handlers", note_and_add)
     async with running_server(repository):
         pass
     assert {TOP_K, LOAD, "/grpc.health.v1.Health/Check"} <= registered

@@ -193,7 +193,7 @@ async def test_after_a_broken_renewal_the_old_certificate_is_shown_and_a_metric_
 ) -> None:
     other = authority.issue("other")
     async with running_server(repository, **server_files.settings) as server:
-        before = shown_certificate(server.address)
+        before = await asyncio.to_thread(shown_certificate, server.address)
         assert server.metric("credentials_stale", kind="certificate") == 0
         expiry = server.metric("tls_certificate_expiry_timestamp_seconds", certificate="server")
         assert expiry == server.server.security._certificates.files.content.expires_s  # type: ignore[union-attr]

@@ -18,7 +18,7 @@ from wsgiref.simple_server import WSGIServer
 
 import grpc
 import torch
-from grpc_channelz.v1 import channelz, channelz_pb2, channelz_pb2_grpc
+from grpc_channelz.v1 import channelz_pb2_grpc
 from prometheus_client import start_http_server
 
 from motherlode.core.errors import ConfigError
@@ -27,6 +27,8 @@ from motherlode.inference import open_inference_pb2_grpc
 from motherlode.server.admin import SERVICE as ADMIN_SERVICE
 from motherlode.server.admin import AdminServicer, Operations
 from motherlode.server.batcher import Batcher
+from motherlode.server.channelz import SERVICE as CHANNELZ_SERVICE
+from motherlode.server.channelz import ChannelzServicer
 from motherlode.server.config import ServerConfig, split_address
 from motherlode.server.correlation import stamp_logs
 from motherlode.server.health import SERVICES, HealthBoard
@@ -47,8 +49,6 @@ if TYPE_CHECKING:
     from motherlode.server.tracing import Tracing
 
 logger = logging.getLogger(__name__)
-
-_CHANNELZ = channelz_pb2.DESCRIPTOR.services_by_name["Channelz"].full_name
 
 # For the engine to end its last batch, even where calls get no grace.
 _SHORTEST_GRACE_S = 1.0
@@ -136,7 +136,7 @@ class Server:
             self._recall.start()
         await self._health.start()
         self.listen_address = listen = await self._port.open(self._register, SERVICES, self._health)
-        services = (ADMIN_SERVICE, _CHANNELZ)
+        services = (ADMIN_SERVICE, CHANNELZ_SERVICE)
         admin = await self._admin.open(self._register_admin, services, self._health)
         await self.watcher.scan()
         self._reception.refusal = None
@@ -208,8 +208,8 @@ class Server:
         operations = Operations(self._config, self.watcher)
         servicer = AdminServicer(self.catalog, self.watcher, operations)
         model_admin_pb2_grpc.add_ModelAdminServiceServicer_to_server(servicer, server)  # type: ignore[no-untyped-call]
-        # Not by channelz's own helper, which takes a server that is not gRPC's for a blocking one.
-        channelz_pb2_grpc.add_ChannelzServicer_to_server(channelz.aio.ChannelzServicer(), server)
+        channelz = ChannelzServicer((self._port, self._admin))
+        channelz_pb2_grpc.add_ChannelzServicer_to_server(channelz, server)
 
     def _describe(self) -> None:
         """Metrics that are read off what is there anyway."""

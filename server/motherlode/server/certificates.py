@@ -5,12 +5,9 @@ from __future__ import annotations
 import logging
 import ssl
 import stat
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, final
-
-import grpc
 
 from motherlode.core.errors import ConfigError
 from motherlode.server.config import ServerConfig
@@ -25,15 +22,11 @@ class Identity:
     """What the server shows its callers, and whom it trusts.
 
     Attributes:
-        chain: Its certificate and those between it and the root, in PEM.
-        key: The certificate's private key, in PEM.
-        client_ca: Certificates that callers' certificates must come from; None asks for none.
+        context: What handshakes are made with: its certificate, and the roots of callers'.
         expires_s: Unix time at which the certificate runs out.
     """
 
-    chain: bytes
-    key: bytes = field(repr=False)
-    client_ca: bytes | None
+    context: ssl.SSLContext
     expires_s: float
 
 
@@ -55,51 +48,36 @@ class Certificates:
             expected = "a file: tls_certificate and tls_key belong together"
             raise ConfigError(missing, expected=expected, actual=None)
         _warn_of_open_key(key)
-        self._asks_for_client = client_ca is not None
         paths = [path for path in (certificate, key, client_ca) if path is not None]
         self.files = WatchedFiles(
             "certificate", paths, lambda: _read_identity(certificate, key, client_ca)
         )
 
-    def credentials(self) -> grpc.ServerCredentials:
-        """Credentials for one port; each handshake gets the identity of its time."""
-        credentials: grpc.ServerCredentials = grpc.dynamic_ssl_server_credentials(
-            _configuration(self.files.content), self._fetcher(), self._asks_for_client
-        )
-        return credentials
-
-    def _fetcher(self) -> Callable[[], Any]:
-        """What gRPC asks before each handshake; None says that nothing is new."""
-        given = self.files.content
-
-        def fetch() -> Any:
-            nonlocal given
-            current = self.files.content
-            if current is given:
-                return None
-            given = current
-            return _configuration(current)
-
-        return fetch
-
-
-def _configuration(identity: Identity) -> Any:
-    pairs = [(identity.key, identity.chain)]
-    return grpc.ssl_server_certificate_configuration(pairs, identity.client_ca)
+    def context(self) -> ssl.SSLContext:
+        """What the next handshake is made with: connections that stand keep what they had."""
+        return self.files.content.context
 
 
 def _read_identity(certificate: Path, key: Path, client_ca: Path | None) -> Identity:
-    chain, private = read_file("tls_certificate", certificate), read_file("tls_key", key)
-    trusted = None if client_ca is None else read_file("tls_client_ca", client_ca)
-    server = _server_context(certificate, key)
+    for name, path in (("tls_certificate", certificate), ("tls_key", key)):
+        read_file(name, path)
+    expires_s = _rehearse(_server_context(certificate, key), certificate)
+    context = _server_context(certificate, key)
+    # gRPC's clients end a handshake that does not choose a protocol.
+    context.set_alpn_protocols(["h2"])
     if client_ca is not None:
-        _load_roots(server, "tls_client_ca", client_ca)
-    expires_s = _rehearse(server, certificate)
-    return Identity(chain, private, trusted, expires_s)
+        read_file("tls_client_ca", client_ca)
+        _load_roots(context, "tls_client_ca", client_ca)
+        context.verify_mode = ssl.CERT_REQUIRED
+    return Identity(context, expires_s)
 
 
 def _server_context(certificate: Path, key: Path) -> ssl.SSLContext:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    # A session that is taken up again would let in whom an authority no longer vouches for.
+    context.num_tickets = 0
+    context.options |= ssl.OP_NO_TICKET
     try:
         # A password that is wrong at once, where OpenSSL would ask for one at the terminal.
         context.load_cert_chain(certificate, key, password="")

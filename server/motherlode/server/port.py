@@ -5,15 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, final
 
-import grpc
 from grpc_health.v1 import health
 from grpc_reflection.v1alpha import reflection, reflection_pb2_grpc
 
 from motherlode.core.errors import ConfigError
 from motherlode.server.config import split_address
 from motherlode.server.health import HealthBoard
+from motherlode.server.http2.server import GrpcServer
 from motherlode.server.security import Security
-from motherlode.server.shield import ShieldedServer
+from motherlode.server.shield import MethodTable
 
 
 @final
@@ -24,20 +24,19 @@ class Port:
         field: Setting that gives the address; errors name it.
         address: Where to listen; port 0 takes a free one.
         security: Who may call, and how much they may send.
+
+    Attributes:
+        field: As given.
+        server: Knows its connections.
     """
 
     def __init__(self, field: str, address: str, security: Security) -> None:
-        self._field = field
+        self.field = field
         self._address = address
-        self._security = security
-        self._options = [
-            *security.options,
-            # A second server on a taken port must fail, not take half of the calls.
-            ("grpc.so_reuseport", 0),
-            # Counts calls and bytes by socket; the admin port shows them.
-            ("grpc.enable_channelz", 1),
-        ]
-        self._server: Any = None
+        self._table = MethodTable()
+        self.server = GrpcServer(
+            self._table.find, security.limits, tls=security.tls, guard=security.guard
+        )
 
     async def open(
         self, register: Callable[[Any], None], services: tuple[str, ...], board: HealthBoard
@@ -52,36 +51,22 @@ class Port:
         Raises:
             ConfigError: If the address cannot be bound.
         """
-        self._server = server = grpc.aio.server(
-            interceptors=self._security.interceptors, options=self._options
-        )
-        shielded = ShieldedServer(server)
-        register(shielded)
-        board.register(shielded)
+        register(self._table)
+        board.register(self._table)
         names = (*services, health.SERVICE_NAME, reflection.SERVICE_NAME)
         reflection_pb2_grpc.add_ServerReflectionServicer_to_server(
-            reflection.aio.ReflectionServicer(names), shielded
+            reflection.aio.ReflectionServicer(names), self._table
         )
+        host, port = split_address(self._address)
         try:
-            port = self._bind(server)
-        except RuntimeError as error:
-            raise cannot_bind(self._field, self._address) from error
-        await server.start()
-        return f"{split_address(self._address)[0]}:{port}"
-
-    def _bind(self, server: Any) -> int:
-        credentials = self._security.credentials()
-        port: int
-        if credentials is None:
-            port = server.add_insecure_port(self._address)
-        else:
-            port = server.add_secure_port(self._address, credentials)
-        return port
+            port = await self.server.listen(host.strip("[]"), port)
+        except OSError as error:
+            raise cannot_bind(self.field, self._address) from error
+        return f"{host}:{port}"
 
     async def close(self, grace_s: float) -> None:
         """Stops; calls under way have `grace_s` seconds left. To close twice does no harm."""
-        if self._server is not None:
-            await self._server.stop(grace_s)
+        await self.server.close(grace_s)
 
 
 def cannot_bind(field: str, address: str) -> ConfigError:

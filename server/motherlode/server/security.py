@@ -8,25 +8,28 @@ from contextlib import suppress
 from ipaddress import ip_address
 from typing import Any, final
 
-import grpc
-
 from motherlode.core.errors import ConfigError
 from motherlode.server.authorization import Authorization
 from motherlode.server.certificates import Certificates
 from motherlode.server.config import ServerConfig, split_address
+from motherlode.server.http2.limits import ConnectionLimits
 from motherlode.server.keys import KeyRing, read_keys
 from motherlode.server.metrics import Meters
 from motherlode.server.watched_files import WatchedFiles
 
 logger = logging.getLogger(__name__)
 
-# For the answer to a ping; the largest number of pings of callers is left to gRPC's default.
+# For the answer to a ping.
 _KEEPALIVE_TIMEOUT_S = 20.0
 
 
 @final
 class Security:
-    """Credentials, interceptors and options of the gRPC ports, by the settings.
+    """What the gRPC ports ask of their callers, by the settings.
+
+    Attributes:
+        tls: Gives what the next handshake is made with; None for plain text.
+        guard: Gives who asks; None lets everyone in.
 
     Raises:
         ConfigError: If files of certificates or keys cannot be used, or the admin port would be
@@ -42,35 +45,28 @@ class Security:
         self._refuse_open_admin()
         self._warn_of_keys_in_clear_text()
         self._watch = self._watched(meters)
-        self.interceptors: tuple[Authorization, ...] = ()
+        self.tls = None if self._certificates is None else self._certificates.context
+        self.guard: Authorization | None = None
         if self._keys is not None:
             keys = self._keys
-            self.interceptors = (Authorization(lambda: keys.content, meters),)
-
-    def credentials(self) -> grpc.ServerCredentials | None:
-        """TLS for one port; None for plain text."""
-        return None if self._certificates is None else self._certificates.credentials()
+            self.guard = Authorization(lambda: keys.content, meters)
 
     @property
-    def options(self) -> list[tuple[str, Any]]:
-        """What gRPC is told of the sizes and times of connections."""
+    def limits(self) -> ConnectionLimits:
+        """Sizes and times of connections."""
         config = self._config
-        return [
-            ("grpc.max_receive_message_length", config.max_message_bytes),
-            ("grpc.max_send_message_length", config.max_message_bytes),
-            # Alike, since between the two gRPC would refuse some calls by chance.
-            ("grpc.max_metadata_size", config.max_metadata_bytes),
-            ("grpc.absolute_max_metadata_size", config.max_metadata_bytes),
-            ("grpc.max_concurrent_streams", config.max_connection_calls),
-            ("grpc.max_allowed_incoming_connections", config.max_connections),
-            ("grpc.server_handshake_timeout_ms", _ms(config.handshake_timeout_s)),
-            ("grpc.keepalive_time_ms", _ms(config.keepalive_interval_s)),
-            ("grpc.keepalive_timeout_ms", _ms(_KEEPALIVE_TIMEOUT_S)),
-            ("grpc.keepalive_permit_without_calls", 1),
-            ("grpc.max_connection_idle_ms", _ms(config.max_connection_idle_s)),
-            ("grpc.max_connection_age_ms", _ms(config.max_connection_age_s)),
-            ("grpc.max_connection_age_grace_ms", _ms(config.connection_age_grace_s)),
-        ]
+        return ConnectionLimits(
+            max_message_bytes=config.max_message_bytes,
+            max_metadata_bytes=config.max_metadata_bytes,
+            max_connections=config.max_connections,
+            max_calls=config.max_connection_calls,
+            handshake_s=config.handshake_timeout_s,
+            keepalive_s=config.keepalive_interval_s,
+            keepalive_timeout_s=_KEEPALIVE_TIMEOUT_S,
+            idle_s=config.max_connection_idle_s,
+            age_s=config.max_connection_age_s,
+            grace_s=config.connection_age_grace_s,
+        )
 
     def trigger(self) -> None:
         """Asks for a look at the files now instead of after the interval."""
@@ -139,7 +135,3 @@ def _is_loopback(address: str) -> bool:
         return host == "localhost" or ip_address(host).is_loopback
     except ValueError:
         return False
-
-
-def _ms(seconds: float) -> int:
-    return max(1, round(seconds * 1000))

@@ -10,7 +10,6 @@ from typing import Any, final
 from typing_extensions import override
 
 from motherlode.server import status
-from motherlode.server.authorization import caller_of
 from motherlode.server.config import ServerConfig
 from motherlode.server.correlation import begin_call
 from motherlode.server.reception import Reception
@@ -36,7 +35,7 @@ class RetrievalServicer(retrieval_pb2_grpc.RetrievalServiceServicer):
         begin_call(context)
         try:
             return await self._reception.answer(
-                request, TOP_K, "TopK", context.time_remaining(), caller_of(context)
+                request, TOP_K, "TopK", context.time_remaining(), context.caller
             )
         except Exception as error:
             await abort(context, error)
@@ -89,7 +88,7 @@ class RetrievalServicer(retrieval_pb2_grpc.RetrievalServiceServicer):
                 TOP_K,
                 "TopKStream",
                 context.time_remaining(),
-                caller_of(context),
+                context.caller,
                 is_patient=True,
             )
         except Exception as error:

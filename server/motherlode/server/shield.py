@@ -1,12 +1,7 @@
-"""Keeps what nobody foresaw from callers: they learn that it happened, and the log learns what.
-
-Left to itself, gRPC tells callers the text of any exception, with whatever paths and values are in
-it, and says UNKNOWN of bytes that are no message.
-"""
+"""Keeps what nobody foresaw from callers: they learn that it happened, and the log learns what."""
 
 from __future__ import annotations
 
-import asyncio
 import inspect
 import logging
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping
@@ -15,79 +10,77 @@ from typing import Any, NoReturn, final
 
 import grpc
 from google.protobuf.message import DecodeError
-from typing_extensions import override
 
 from motherlode.core.errors import InvalidInputError
+from motherlode.server.http2.method import CallEndedError, Method
 from motherlode.server.status import abort, code_of
 
 logger = logging.getLogger(__name__)
 
 _Deserialize = Callable[[bytes], Any] | None
+_KINDS = ("unary_unary", "unary_stream", "stream_unary", "stream_stream")
 
 
 @final
-class ShieldedServer(grpc.GenericRpcHandler):
-    """Takes services in the place of an asyncio gRPC server, and shields their methods.
+class MethodTable:
+    """Takes services as a gRPC server does, from generated code, and shields their methods.
 
-    All methods are found in one table. Were they registered with gRPC one by one, it would wait for
-    the next call of each of them with a future, and look at every one of these for every call.
-
-    Args:
-        server: Gets them.
+    A method reads its own bytes there, so that bytes which are no message have a status of ours.
     """
 
-    def __init__(self, server: Any) -> None:
-        self._methods: dict[str, Any] = {}
-        server.add_generic_rpc_handlers((self,))
+    def __init__(self) -> None:
+        self._methods: dict[str, Method] = {}
 
     def add_registered_method_handlers(self, service: str, handlers: Mapping[str, Any]) -> None:
-        """Adds the methods of a service, as generated code does."""
+        """Adds the methods of a service, as generated code does.
+
+        Raises:
+            TypeError: If one is neither a coroutine nor an asynchronous generator.
+        """
         for name, handler in handlers.items():
-            method = f"/{service}/{name}"
-            self._methods[method] = _shield(handler, method)
+            path = f"/{service}/{name}"
+            self._methods[path] = _shield(handler, path)
 
     def add_generic_rpc_handlers(self, handlers: Iterable[grpc.GenericRpcHandler]) -> None:
         """Nothing: generated code adds each method in both ways."""
 
-    @override
-    def service(self, handler_call_details: Any) -> Any:
-        return self._methods.get(handler_call_details.method)
+    def find(self, path: str) -> Method | None:
+        """The method of this full name."""
+        return self._methods.get(path)
 
 
-def _shield(handler: Any, method: str) -> Any:
-    kind = next(name for name in _KINDS if getattr(handler, name) is not None)
-    behavior = getattr(handler, kind)
+def _shield(handler: Any, path: str) -> Method:
+    behavior = next(filter(None, (getattr(handler, kind) for kind in _KINDS)))
     deserialize = handler.request_deserializer
+    is_generator = inspect.isasyncgenfunction(behavior)
+    if not is_generator and not inspect.iscoroutinefunction(behavior):
+        raise TypeError(f"{path} would keep the event loop from all others")
     if handler.request_streaming:
         behavior, deserialize = _decoding(behavior, deserialize), None
-    if inspect.isasyncgenfunction(getattr(handler, kind)):
-        shielded = _shield_generator(behavior, deserialize, method)
-    elif asyncio.iscoroutinefunction(getattr(handler, kind)):
-        shielded = _shield_coroutine(behavior, deserialize, method)
-    else:
-        # gRPC runs it in a thread, where nothing of ours is.
-        return handler
-    return handler._replace(request_deserializer=None, **{kind: shielded})
+    shield = _shield_generator if is_generator else _shield_coroutine
+    return Method(
+        shield(behavior, deserialize, path),
+        handler.response_serializer,
+        takes_stream=handler.request_streaming,
+        is_generator=is_generator,
+    )
 
 
-_KINDS = ("unary_unary", "unary_stream", "stream_unary", "stream_stream")
-
-
-def _shield_coroutine(behavior: Any, deserialize: _Deserialize, method: str) -> Any:
+def _shield_coroutine(behavior: Any, deserialize: _Deserialize, path: str) -> Any:
     async def call(request: Any, context: Any) -> Any:
         try:
             if deserialize is not None:
                 request = deserialize(request)
             return await behavior(request, context)
-        except grpc.aio.AbortError:
+        except CallEndedError:
             raise
         except Exception as error:
-            await _end(context, error, method)
+            await _end(context, error, path)
 
     return call
 
 
-def _shield_generator(behavior: Any, deserialize: _Deserialize, method: str) -> Any:
+def _shield_generator(behavior: Any, deserialize: _Deserialize, path: str) -> Any:
     async def call(request: Any, context: Any) -> AsyncIterator[Any]:
         try:
             if deserialize is not None:
@@ -95,10 +88,10 @@ def _shield_generator(behavior: Any, deserialize: _Deserialize, method: str) -> 
             async with aclosing(behavior(request, context)) as responses:
                 async for response in responses:
                     yield response
-        except grpc.aio.AbortError:
+        except CallEndedError:
             raise
         except Exception as error:
-            await _end(context, error, method)
+            await _end(context, error, path)
 
     return call
 
@@ -115,9 +108,9 @@ def _decoding(behavior: Any, deserialize: _Deserialize) -> Any:
     return lambda requests, context: behavior(decoded(requests), context)
 
 
-async def _end(context: Any, error: Exception, method: str) -> NoReturn:
+async def _end(context: Any, error: Exception, path: str) -> NoReturn:
     if isinstance(error, DecodeError):
         error = InvalidInputError("request", expected="a well-formed message", actual=error)
     if code_of(error) is grpc.StatusCode.INTERNAL:
-        logger.error("%s failed", method, exc_info=error)
+        logger.error("%s failed", path, exc_info=error)
     await abort(context, error)

@@ -130,12 +130,18 @@ def status_of(error: Exception) -> status_pb2.Status:
     )
 
 
-async def abort(context: Any, error: Exception) -> NoReturn:
-    """Ends a call of an asyncio server with the status of an error, whose traceback is let go."""
-    forget_frames(error)
+def failure_of(
+    error: Exception,
+) -> tuple[grpc.StatusCode, str, tuple[tuple[str, str | bytes], ...]]:
+    """Code, details and trailing metadata of the status of an error."""
     failure = rpc_status.to_status(status_of(error))
-    trailers = (*failure.trailing_metadata, *correlation.trailers())
-    await context.abort(failure.code, failure.details, trailers)
+    return failure.code, failure.details, (*failure.trailing_metadata, *correlation.trailers())
+
+
+async def abort(context: Any, error: Exception) -> NoReturn:
+    """Ends a call with the status of an error, whose traceback is let go."""
+    forget_frames(error)
+    await context.abort(*failure_of(error))
     raise AssertionError("abort raises")
 
 

@@ -12,7 +12,6 @@ from typing_extensions import override
 from motherlode.core.errors import InvalidInputError, MotherlodeError, NotFoundError
 from motherlode.inference import open_inference_pb2 as pb
 from motherlode.inference import open_inference_pb2_grpc
-from motherlode.server.authorization import caller_of
 from motherlode.server.config import ServerConfig
 from motherlode.server.correlation import begin_call
 from motherlode.server.open_inference.models import (
@@ -145,7 +144,7 @@ class InferenceServicer(open_inference_pb2_grpc.GRPCInferenceServiceServicer):
         begin_call(context)
         try:
             return await self._reception.answer(
-                request, MODEL_INFER, "ModelInfer", context.time_remaining(), caller_of(context)
+                request, MODEL_INFER, "ModelInfer", context.time_remaining(), context.caller
             )
         except Exception as error:
             await abort(context, in_terms_of_tensors(error))

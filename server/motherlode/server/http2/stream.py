@@ -1,0 +1,321 @@
+"""One call: its stream of HTTP/2, and what its method may ask of it and do with it."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from contextlib import aclosing
+from typing import TYPE_CHECKING, Any, NoReturn, final
+
+import grpc
+
+from motherlode.core.errors import InvalidInputError, MotherlodeError
+from motherlode.server.http2.frames import (
+    END_HEADERS,
+    END_STREAM,
+    Code,
+    Kind,
+    data_header,
+    frame,
+    rst_stream,
+)
+from motherlode.server.http2.headers import Metadata, RequestHead, block_of, percent_encoded
+from motherlode.server.http2.messages import ACCEPTED_ENCODINGS, MessageReader, prefixed
+from motherlode.server.http2.method import CallEndedError, Method
+from motherlode.server.http2.requests import Requests
+from motherlode.server.status import failure_of
+
+if TYPE_CHECKING:
+    from motherlode.server.http2.connection import Connection
+
+logger = logging.getLogger(__name__)
+
+_START = block_of(
+    [
+        (":status", "200"),
+        ("content-type", "application/grpc"),
+        ("grpc-accept-encoding", ACCEPTED_ENCODINGS),
+    ]
+)
+_OK = block_of([("grpc-status", "0")])
+# Of a caller whose call is refused.
+_LONGEST_SILENCE_S = 0.1
+
+
+@final
+class Stream:
+    """The context of one call, with the names that gRPC's asyncio servers give it.
+
+    Args:
+        connection: Where it came on.
+        stream_id: Its number there.
+        head: What its headers say.
+        method: Answers it.
+
+    Attributes:
+        id: Its number in the connection.
+        caller: Who asks: the name of a key, or the connection.
+        window: Bytes that the peer has room for in this stream.
+    """
+
+    __slots__ = (
+        "_connection",
+        "_drained",
+        "_end",
+        "_expires_at",
+        "_has_started",
+        "_head",
+        "_is_good",
+        "_is_heard_out",
+        "_is_over",
+        "_method",
+        "_num_ungranted",
+        "_reader",
+        "_refusal",
+        "_requests",
+        "_task",
+        "_timer",
+        "_trailers",
+        "_unsent",
+        "caller",
+        "id",
+        "window",
+    )
+
+    def __init__(
+        self, connection: Connection, stream_id: int, head: RequestHead, method: Method
+    ) -> None:
+        self.id = stream_id
+        self.caller = connection.peer
+        self.window = connection.peer_stream_window
+        self._connection = connection
+        self._head = head
+        self._method = method
+        self._reader = MessageReader(head.encoding, connection.limits.max_message_bytes)
+        self._refusal: CallEndedError | None = None
+        self._requests: Requests | None = None
+        self._trailers: Metadata = ()
+        self._has_started = self._is_good = self._is_over = self._is_heard_out = False
+        self._num_ungranted = 0
+        self._unsent = bytearray()
+        self._end = b""
+        self._drained: asyncio.Future[None] | None = None
+        self._task: asyncio.Task[None] | None = None
+        self._timer: asyncio.TimerHandle | None = None
+        self._expires_at = 0.0
+        if head.timeout_s is not None:
+            self._expires_at = connection.loop.time() + head.timeout_s
+            self._timer = connection.loop.call_at(self._expires_at, self._expire)
+
+    # What a method may ask and do.
+
+    def invocation_metadata(self) -> tuple[tuple[str, str | bytes], ...]:
+        """The caller's headers."""
+        return self._head.metadata
+
+    def peer(self) -> str:
+        """Address of the caller."""
+        return self._connection.peer
+
+    def time_remaining(self) -> float | None:
+        """Seconds until the caller's deadline; None where there is none."""
+        if self._timer is None:
+            return None
+        return max(0.0, self._expires_at - self._connection.loop.time())
+
+    def set_trailing_metadata(self, trailers: Metadata) -> None:
+        """What the caller gets with a good status; `abort` has its own."""
+        self._trailers = trailers
+
+    async def abort(
+        self, code: grpc.StatusCode, details: str = "", trailing_metadata: Metadata = ()
+    ) -> NoReturn:
+        """Ends the call with a status.
+
+        Raises:
+            CallEndedError: Always.
+        """
+        raise CallEndedError(code, details, trailing_metadata)
+
+    async def write(self, response: Any) -> None:
+        """Sends one message of many; returns when the peer has taken it in."""
+        self._send(self._prefixed(response))
+        if self._unsent:
+            self._drained = self._connection.loop.create_future()
+            await self._drained
+
+    # What the connection tells it.
+
+    def begin(self) -> None:
+        """Its headers have come."""
+        if self._method.takes_stream:
+            self._requests = Requests(self._grant)
+            self._run(self._requests)
+
+    def refuse(self, status: CallEndedError) -> None:
+        """Ends the call before its method begins, as soon as the peer has said more than its head.
+
+        Some callers lose a status that comes before they have sent their first message.
+        """
+        self._refusal = status
+        self._connection.loop.call_later(_LONGEST_SILENCE_S, self.end, status)
+
+    def receive(self, data: bytes, *, is_last: bool) -> None:
+        """Bytes of the request have come."""
+        self._is_heard_out = is_last
+        if self._refusal is not None:
+            self.end(self._refusal)
+            return
+        try:
+            messages = self._reader.feed(data)
+        except MotherlodeError as error:
+            self.fail(error)
+            return
+        self._connection.counts.num_received += len(messages)
+        if self._requests is not None:
+            self._requests.add(messages, len(data), is_last=is_last)
+            return
+        if messages and self._task is None:
+            self._run(messages[0])
+        elif is_last and self._task is None:
+            self.fail(InvalidInputError("request", expected="one message", actual="none"))
+        self._grant(len(data))
+
+    def fail(self, error: Exception) -> None:
+        """Ends the call with the status of an error."""
+        self.end(CallEndedError(*failure_of(error)))
+
+    def end(self, status: CallEndedError) -> None:
+        """Ends the call with a status, whatever its method is at."""
+        if self._is_over:
+            return
+        fields: list[tuple[str, str | bytes]] = [("grpc-status", str(status.code.value[0]))]
+        if status.details:
+            fields.append(("grpc-message", percent_encoded(status.details)))
+        block = block_of(fields + list(status.trailers))
+        if not self._has_started:
+            # A status without an answer is one block.
+            self._has_started, block = True, _START + block
+        self._unsent.clear()
+        self._send(b"", self._last_frame(block))
+        if self._task is not None:
+            self._task.cancel()
+
+    def cancel(self) -> None:
+        """Nobody wants the answer any more; nothing is sent."""
+        self._close()
+        if self._task is not None:
+            self._task.cancel()
+
+    def pump(self) -> bool:
+        """Sends one frame of what had to wait; gives whether there was room for it."""
+        connection = self._connection
+        size = min(len(self._unsent), self.window, connection.room)
+        if size <= 0 and self._unsent:
+            return False
+        if size > 0:
+            self._put(bytes(self._unsent[:size]), b"")
+            del self._unsent[:size]
+        if not self._unsent:
+            del connection.waiting[self.id]
+            if self._end:
+                connection.write(self._end)
+                self._close()
+            self._wake()
+        return True
+
+    def _grant(self, num_bytes: int) -> None:
+        """The peer may send so much more."""
+        self._num_ungranted += num_bytes
+        if not self._is_heard_out and not self._is_over:
+            self._num_ungranted = self._connection.grant(self.id, self._num_ungranted)
+
+    def _run(self, request: Any) -> None:
+        connection = self._connection
+        connection.num_running += 1
+        self._task = connection.loop.create_task(self._answer(request))
+        self._task.add_done_callback(connection.count_done)
+
+    async def _answer(self, request: Any) -> None:
+        try:
+            if self._method.is_generator:
+                async with aclosing(self._method.behavior(request, self)) as responses:
+                    async for response in responses:
+                        await self.write(response)
+                self._end_well(b"")
+            else:
+                response = await self._method.behavior(request, self)
+                self._end_well(b"" if response is None else self._prefixed(response))
+        except CallEndedError as status:
+            self._task = None
+            self.end(status)
+        except asyncio.CancelledError:
+            # Usually because the call is over; else the server stops.
+            self._task = None
+            self.end(CallEndedError(grpc.StatusCode.CANCELLED, "the call was given up"))
+        except Exception as error:
+            logger.exception("%s failed", self._head.method)
+            self._task = None
+            self.fail(error)
+        finally:
+            self._task = None
+
+    def _prefixed(self, response: Any) -> bytes:
+        serialize = self._method.serialize
+        self._connection.counts.num_sent += 1
+        return prefixed(response if serialize is None else serialize(response))
+
+    def _end_well(self, message: bytes) -> None:
+        self._is_good = True
+        self._send(message, self._last_frame(_OK + block_of(self._trailers)))
+
+    def _last_frame(self, block: bytes) -> bytes:
+        return frame(Kind.HEADERS, END_HEADERS | END_STREAM, self.id, block)
+
+    def _send(self, message: bytes, end: bytes = b"") -> None:
+        """Sends a message, and the last frame where there is one, now or when there is room."""
+        if self._is_over:
+            return
+        if not self._unsent and len(message) <= min(self.window, self._connection.room):
+            self._put(message, end)
+            if end:
+                self._close()
+            return
+        if not self._has_started:
+            self._put(b"", b"")
+        self._unsent += message
+        self._end = end
+        self._connection.waiting[self.id] = self
+        self._connection.pump()
+
+    def _put(self, data: bytes, end: bytes) -> None:
+        """Writes at most one DATA frame, after the first headers and before the last ones."""
+        start = b""
+        if not self._has_started:
+            self._has_started = True
+            start = frame(Kind.HEADERS, END_HEADERS, self.id, _START)
+        if data:
+            size = len(data)
+            self.window -= size
+            self._connection.window -= size
+            data = data_header(size, self.id) + data
+        self._connection.write(start + data + end)
+
+    def _expire(self) -> None:
+        self.end(CallEndedError(grpc.StatusCode.DEADLINE_EXCEEDED, "the deadline has passed"))
+
+    def _close(self) -> None:
+        if self._is_over:
+            return
+        self._is_over = True
+        if self._timer is not None:
+            self._timer.cancel()
+        if not self._is_heard_out:
+            # Whatever the peer has to say, nobody listens.
+            self._connection.write(rst_stream(self.id, Code.NO_ERROR))
+        self._connection.forget(self, is_good=self._is_good)
+        self._wake()
+
+    def _wake(self) -> None:
+        if self._drained is not None and not self._drained.done():
+            self._drained.set_result(None)

@@ -26,8 +26,8 @@ from typing import Any
 
 import grpc
 import numpy as np
+from faults import publish
 from machine import print_result
-from reload import publish_link
 from served import Served, serve
 
 from motherlode.core.repository import Repository
@@ -194,7 +194,7 @@ async def pass_day(day: Day, served: Served, repository: Path) -> list[tuple[flo
         samples.append((hour, resident_mib(served)))
         if hour // HOURS_A_VERSION >= newest:
             newest += 1
-            publish_link(bundle, repository, MODEL, newest)
+            publish(bundle, Repository(repository).path_of(MODEL, newest))
         await asyncio.sleep(0.25)
     return samples
 

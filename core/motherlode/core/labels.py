@@ -88,9 +88,11 @@ class LabelTable:
         lengths = {len(keys), len(frequencies), len(keys) if texts is None else len(texts)}
         if len(lengths) != 1:
             raise ValueError(f"keys, texts and frequencies differ in length: {sorted(lengths)}")
+        # Asked for several times by each request.
+        self._length = len(keys)
 
     def __len__(self) -> int:
-        return len(self.keys)
+        return self._length
 
     def row_of(self, key: str) -> int:
         """The row of the label with this key.

@@ -112,7 +112,10 @@ class Batcher:
     def _run_here(self, batch: Batch) -> None:
         # Nobody can leave meanwhile.
         batch.run(drop_lost=False)
-        asyncio.get_running_loop().call_soon(self._finish, batch)
+        if self._queue.num_left:
+            asyncio.get_running_loop().call_soon(self._finish, batch)
+        else:
+            self._finish(batch)
 
     def _room_for(self, call: Call) -> int:
         fitting = self._max_batch_bytes // call.served.retriever.bytes_per_query(call.k)

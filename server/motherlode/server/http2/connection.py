@@ -35,6 +35,8 @@ _CONNECTION_WINDOW = 2**24
 # Frames that carry no call forward, between two looks of the clock; and bytes that nobody fetches.
 _MAX_IDLE_FRAMES = 10_000
 _MAX_UNFETCHED_BYTES = 2**22
+# What is sent at once, although more may come in the same turn of the loop.
+_MAX_OUTBOX_BYTES = 2**16
 _DRAIN_PING = b"draining"
 _KEEPALIVE_PING = b"are you?"
 
@@ -66,6 +68,8 @@ class Connection(asyncio.Protocol):
         self._heads = HeadReader(host.limits.max_metadata_bytes)
         self._peer_frame_bytes = frames.INITIAL_FRAME_BYTES
         self._is_paused = False
+        self._outbox: list[bytes] = []
+        self._num_outbox_bytes = 0
         self._last_id = 0
         self._num_ungranted = 0
         self._num_idle_frames = 0
@@ -143,9 +147,20 @@ class Connection(asyncio.Protocol):
         return -1 if self._is_paused else min(self.window, self._peer_frame_bytes)
 
     def write(self, data: bytes) -> None:
-        """Sends bytes as they are."""
-        if self._transport is not None:
-            self._transport.write(data)
+        """Sends bytes as they are; those of one turn of the loop together."""
+        self._outbox.append(data)
+        self._num_outbox_bytes += len(data)
+        # To wait for company is of use only where others are about to be answered.
+        if len(self._streams) < 2 or self._num_outbox_bytes > _MAX_OUTBOX_BYTES:
+            self._flush()
+        elif len(self._outbox) == 1:
+            self.loop.call_soon(self._flush)
+
+    def _flush(self) -> None:
+        if self._transport is not None and self._outbox:
+            self._transport.write(b"".join(self._outbox))
+        self._outbox.clear()
+        self._num_outbox_bytes = 0
 
     def grant(self, stream_id: int, num_bytes: int) -> int:
         """Lets the peer send more in a stream, once it is worth a frame; gives what is left."""
@@ -232,6 +247,7 @@ class Connection(asyncio.Protocol):
         self._close()
 
     def _close(self) -> None:
+        self._flush()
         if self._transport is not None:
             self._transport.close()
 

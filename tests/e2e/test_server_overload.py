@@ -163,7 +163,7 @@ async def test_a_call_that_would_wait_too_long_is_refused_for_a_while(repository
         with Barrier(server.current().retriever) as barrier:
             calls = [asyncio.create_task(server.ask("topic1"))]
             await asyncio.to_thread(barrier.wait_entered)
-            calls.append(asyncio.create_task(server.ask("topic2", "topic3", "topic4")))
+            calls += [asyncio.create_task(server.ask(f"topic{i}")) for i in range(3)]
             await until(lambda: server.metric("queue_depth") == 3)
             late = await refusal(server.stub.TopK(text_request("topic5"), timeout=TIMEOUT_S))
             barrier.release()

@@ -65,6 +65,7 @@ class FairQueue:
         is_wanted: Whether a call is still to run; one that is not is taken out.
 
     Attributes:
+        num_calls: Calls that wait.
         num_left: Queries that wait.
         num_bytes: Memory that the waiting calls hold.
     """
@@ -77,6 +78,7 @@ class FairQueue:
         self._members: dict[Hashable, _Heap] = {}
         self._numbers = count()
         self._clock = 0.0
+        self.num_calls = 0
         self.num_left = 0
         self.num_bytes = 0
 
@@ -202,6 +204,7 @@ class FairQueue:
             del self._lines[line.caller]
 
     def _count(self, line: Line, call: Call, sign: int) -> None:
+        self.num_calls += sign
         for counted in (line, self):
             counted.num_left += sign * call.num_left
             counted.num_bytes += sign * call.num_bytes

@@ -21,7 +21,7 @@ _SECONDS_PER_QUERY_AT_FIRST = 0.001
 _SMOOTHING = 0.1
 # Of an efficient batch's time, what its fixed cost takes, in parts of what its queries take.
 _FIXED_SHARE = 0.1
-# With fewer, the engine would stand still between bursts of calls.
+# Queries, or calls. With fewer, the engine would stand still between bursts of calls.
 _FEWEST_QUEUED = 16
 
 _QUERIES: Callable[[Line | Call], int] = attrgetter("num_left")
@@ -37,7 +37,7 @@ class QueueLimits:
         max_queries: Queries of all callers together.
         max_bytes: Memory that they hold.
         max_delay_s: Longest wait that a call may expect when it comes, but for the queries of one
-            efficient batch, which may always wait.
+            efficient batch and for a few calls of any size, which may always wait.
         max_batch: Queries of the largest batch.
     """
 
@@ -167,7 +167,10 @@ class Admission:
 
     def _may_wait(self, call: Call, num_before: int) -> bool:
         """Whether a call may wait longer than others."""
-        return call.is_patient or num_before < self.pace.efficient_batch(self._limits.max_batch)
+        max_batch = self._limits.max_batch
+        # A few large calls are no backlog: whoever sent them waits for answers, and sends no more.
+        is_short = self._queue.num_calls < min(_FEWEST_QUEUED, max_batch)
+        return call.is_patient or is_short or num_before < self.pace.efficient_batch(max_batch)
 
     def _make_room(
         self,

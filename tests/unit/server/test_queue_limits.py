@@ -67,11 +67,20 @@ def test_what_would_never_fit_is_too_large_whatever_waits(
 
 def test_a_call_that_would_wait_too_long_is_refused() -> None:
     gate = Gate(max_delay_s=0.005)
-    gate.submit(5)
+    gate.submit(4)
+    gate.submit()
     gate.submit()
     refusal = gate.refuse()
     assert refusal.reason == "QUEUE_DELAY"
     assert refusal.retry_after_s == pytest.approx(0.01)
+
+
+def test_a_few_calls_may_wait_however_large_they_are() -> None:
+    gate = Gate(max_delay_s=0.005)
+    gate.submit(40)
+    gate.submit(40)
+    gate.submit()
+    assert gate.refuse().reason == "QUEUE_DELAY"
 
 
 def test_a_whole_batch_may_wait_however_long_it_takes() -> None:
@@ -94,7 +103,8 @@ def test_a_patient_call_may_wait_as_long_as_its_deadline_lets_it() -> None:
 
 def test_the_wait_of_one_caller_does_not_refuse_another() -> None:
     gate = Gate(max_delay_s=0.005)
-    gate.submit(50, caller="bulk")
+    for _ in range(3):
+        gate.submit(20, caller="bulk")
     gate.refuse(caller="bulk")
     gate.submit(caller="single")
 

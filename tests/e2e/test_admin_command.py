@@ -58,13 +58,25 @@ def test_an_operator_lists_tries_and_moves_versions(server: ServerProcess) -> No
     assert moved["aliases"] == {}
 
 
+def test_an_operator_lets_a_model_go_and_loads_it_again(server: ServerProcess) -> None:
+    gone = json.loads(admin(server, "unload", "tiny", "--json").stdout)
+    assert (gone["serving_version"], gone["is_unloaded"]) == (0, True)
+    assert "trouble: unloaded" in admin(server, "list").stderr
+    refused = admin(server, "load", "tiny")
+    assert (refused.returncode, "tiny@3: gate: " in refused.stderr) == (3, True)
+    [model] = json.loads(admin(server, "list", "--json").stdout)["models"]
+    assert (model["serving_version"], model["is_unloaded"]) == (2, False)
+
+
 @pytest.mark.parametrize(
     ("arguments", "status", "message"),
     [
         (["validate", "tiny@3"], 3, "tiny@3: gate: "),
         (["alias", "tiny@3", "stable"], 3, "tiny@3: gate: "),
         (["load", "tiny@9"], 1, "no version 'tiny@9'; there is 1, 2, 3"),
-        (["load", "tiny"], 2, "model: expected MODEL@VERSION, got tiny"),
+        (["load", "@1"], 2, "model: expected MODEL@VERSION, got '@1'"),
+        (["load", "other"], 1, "no model 'other'; there is tiny"),
+        (["unload", "other"], 1, "no model 'other'; there is tiny"),
         (["load", f"tiny@{'9' * 5000}"], 2, "model: expected MODEL@VERSION, got "),
         (["load", "tiny@one"], 2, "model: expected MODEL@VERSION, got tiny@one"),
         (["canary", "tiny@1"], 2, "--percent: expected a share, or --end"),

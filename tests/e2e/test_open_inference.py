@@ -334,8 +334,6 @@ async def test_an_unforeseen_failure_is_internal_without_detail(
 @pytest.mark.parametrize(
     ("method", "reason"),
     [
-        ("RepositoryModelLoad", "no admin role"),
-        ("RepositoryModelUnload", "no admin role"),
         ("SystemSharedMemoryRegister", "not from shared memory"),
         ("TraceSetting", "do not change while it runs"),
     ],

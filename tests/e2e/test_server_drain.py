@@ -11,6 +11,7 @@ from typing import Any
 
 import grpc
 import pytest
+from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from motherlode.clients import AdminClient, AsyncClient, ClientError, RefusedError
 from motherlode.core.repository import Repository
@@ -211,3 +212,36 @@ async def test_a_version_is_not_validated_where_there_is_no_room_beside_the_othe
         with pytest.raises(RefusedError, match="no room beside"):
             await operate(server, lambda admin: admin.validate_version(3))
         assert [one.version for one in server.server.catalog.find("tiny").loaded] == [2, 1]
+
+
+async def test_a_drain_that_waits_ends_when_an_operator_chooses_another_version(
+    repository: Path,
+) -> None:
+    publish_tiny(repository, seed=1)
+    settings = {"reload_policy": "drain", "drain_grace_s": 60.0}
+    async with running_server(repository, **settings) as server:
+        await operate(server, lambda admin: admin.load_version(1))
+        slot = server.server.catalog.find("tiny")
+        with Barrier(server.current().retriever) as barrier:
+            early = asyncio.create_task(server.ask("topic7"))
+            await asyncio.to_thread(barrier.wait_entered)
+            publish_tiny(repository, seed=2)
+            scanning = asyncio.create_task(scan(server))
+            await until(lambda: slot.is_draining)
+            model = await operate(server, AdminClient.roll_back)
+            await scanning
+            assert (model.serving_version, slot.is_draining) == (1, False)
+            chosen = asyncio.create_task(server.ask("topic7"))
+            barrier.release()
+            assert ((await early).version, (await chosen).version) == (2, 1)
+        await scan(server)
+        assert (server.current().version, slot.load_error) == (1, "")
+        health = health_pb2_grpc.HealthStub(server.channel)
+        answer = await health.Check(health_pb2.HealthCheckRequest(service="model:tiny"))
+        assert answer.status == health_pb2.HealthCheckResponse.SERVING
+        outcomes = [("ok", ""), ("failed", "busy")]
+        counts = [
+            server.metric("model_loads_total", model="tiny", result=result, reason=reason)
+            for result, reason in outcomes
+        ]
+        assert counts == [2, None]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import logging
 from collections.abc import Iterator
@@ -14,6 +15,7 @@ from google.rpc import error_details_pb2, status_pb2
 from grpc_channelz.v1 import channelz_pb2, channelz_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 
+from motherlode.clients import AsyncClient, Client, InvalidArgumentError, ServerError
 from motherlode.server.correlation import current, stamp, stamp_logs
 from tests.support.bundles import publish_tiny
 from tests.support.servers import TIMEOUT_S, RunningServer, running_server, server_process
@@ -190,3 +192,26 @@ async def services(channel: grpc.aio.Channel) -> set[str]:
     reply = await call.read()
     call.cancel()
     return {service.name for service in reply.list_services_response.service}
+
+
+async def test_errors_of_the_clients_have_the_id_of_their_call(repository: Path) -> None:
+    metadata = ((ID, "order-12"),)
+    async with (
+        running_server(repository) as server,
+        AsyncClient(server.address, timeout_s=TIMEOUT_S, metadata=metadata) as client,
+    ):
+        with pytest.raises(InvalidArgumentError) as wrong:
+            await client.top_k(["topic7"], k=5000)
+        with pytest.raises(InvalidArgumentError) as streamed:
+            await anext(client.top_k_stream([["topic7"]], k=5000))
+        break_retriever(server)
+        with pytest.raises(ServerError, match=r"internal error.* \(request order-12\)"):
+            await client.top_k(["topic7"])
+
+        def ask() -> None:
+            with Client(server.address, timeout_s=TIMEOUT_S, metadata=metadata) as blocking:
+                blocking.top_k(["topic7"], k=5000)
+
+        with pytest.raises(InvalidArgumentError) as blocked:
+            await asyncio.to_thread(ask)
+    assert [one.value.request_id for one in (wrong, streamed, blocked)] == ["order-12"] * 3

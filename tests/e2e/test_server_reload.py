@@ -323,7 +323,7 @@ async def test_a_look_that_fails_is_not_the_last_one(
         raise ZeroDivisionError("a bug")
 
     async with running_server(repository, reload_interval_s=0.01) as server:
-        monkeypatch.setattr("motherlode.server.watcher.survey", fail)
+        monkeypatch.setattr("motherlode.server.watcher.model_names", fail)
         await until(lambda: "a bug" in caplog.text)
         monkeypatch.undo()
         publish_tiny(repository, seed=1)

@@ -63,9 +63,9 @@ async def first_label(server: RunningServer, tls: Tls | None) -> int:
         return int((await asked.top_k(["topic7"], k=1)).labels[0])
 
 
-async def is_refused(server: RunningServer, tls: Tls | None) -> bool:
+async def is_refused(server: RunningServer, tls: Tls | None, why: str | None = None) -> bool:
     async with client(server, tls) as asked:
-        with pytest.raises(UnavailableError):
+        with pytest.raises(UnavailableError, match=why):
             await asked.server_info()
     return True
 
@@ -97,11 +97,13 @@ async def test_those_who_trust_the_authority_are_answered_and_no_others(
     stranger = Authority(tmp_path, "stranger")
     async with running_server(repository, **server_files.settings) as server:
         assert await first_label(server, Tls(ca=authority.root)) == 7
-        assert await is_refused(server, Tls(ca=stranger.root))
-        assert await is_refused(server, Tls())
-        assert await is_refused(server, None)
+        assert await is_refused(server, Tls(ca=stranger.root), "no authority that this client")
+        assert await is_refused(server, Tls(), "no authority that this client trusts")
+        assert await is_refused(server, None, "it hung up: it may want TLS")
         async with client(server, Tls(ca=authority.root), admin=True) as admin:
             assert await admin.health("tiny") == "serving"
+    async with running_server(repository) as server:
+        assert await is_refused(server, Tls(ca=authority.root), "it does not speak TLS")
 
 
 @pytest.mark.asyncio

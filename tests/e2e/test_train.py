@@ -99,4 +99,5 @@ def test_two_processes_train_one_model_as_one_process_does(tmp_path: Path) -> No
     assert outcomes[0]["num_examples"] == outcomes[1]["num_examples"]
     assert outcomes[1]["figures"] == pytest.approx(outcomes[0]["figures"], abs=5.0)
     assert sorted(path.name for path in (tmp_path / "together").iterdir()) == ["planted"]
-    assert [path.name for path in (tmp_path / "together/planted").iterdir()] == ["000001"]
+    published = sorted(path.name for path in (tmp_path / "together/planted").iterdir())
+    assert published == [".lock", "000001"]

@@ -41,24 +41,46 @@ class Access:
     key_file: Path | None = None
 
     def encryption(self) -> Tls | None:
-        """What the clients call `tls`."""
+        """What the clients call `tls`.
+
+        Raises:
+            ConfigError: If a file cannot be read.
+        """
         from motherlode.clients import Tls  # noqa: PLC0415
 
-        files = (self.tls_ca, self.tls_cert, self.tls_key)
+        flags = {"--tls-ca": self.tls_ca, "--tls-cert": self.tls_cert, "--tls-key": self.tls_key}
+        for flag, file in flags.items():
+            if file is not None:
+                _read(flag, file)
+        files = flags.values()
         return Tls(*files) if self.tls or any(files) else None
 
     def key(self) -> str | None:
         """The key; None if there is none.
 
         Raises:
-            ConfigError: If the file holds anything but one key.
+            ConfigError: If the file cannot be read, or holds anything but one key.
         """
         if self.key_file is None:
             return os.environ.get(_KEY_VARIABLE) or None
-        words = self.key_file.read_text(encoding="utf-8", errors="replace").split()
+        words = _read("--key-file", self.key_file).decode("utf-8", errors="replace").split()
         if len(words) != 1:
-            from motherlode.core.errors import ConfigError  # noqa: PLC0415
-
             expected = "a file that holds one key and nothing else"
-            raise ConfigError("--key-file", expected=expected, actual=str(self.key_file))
+            raise _config_error("--key-file", expected, str(self.key_file))
         return words[0]
+
+
+def _read(flag: str, file: Path) -> bytes:
+    """What a file holds; where it cannot be read, the error names the flag."""
+    try:
+        return file.read_bytes()
+    except OSError as error:
+        expected = f"a readable file ({error.strerror or error})"
+        raise _config_error(flag, expected, str(file)) from error
+
+
+def _config_error(flag: str, expected: str, actual: str) -> Exception:
+    # Imported here: a command that is right needs nothing of it.
+    from motherlode.core.errors import ConfigError  # noqa: PLC0415
+
+    return ConfigError(flag, expected=expected, actual=actual)

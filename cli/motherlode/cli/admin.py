@@ -62,30 +62,39 @@ def list_models(*, connection: Connection) -> None:
 
 @app.command
 def load(model: str, /, *, connection: Connection) -> None:
-    """Load a version beside the serving one, so that requests may name it.
+    """Load a version beside the serving one, so that requests may name it; or a whole model.
 
-    The exit status is 3 if the gate refuses it.
+    A model then serves what it should, though it was unloaded or a version was refused before. The
+    exit status is 3 if the gate refuses what is to be loaded.
 
     Args:
-        model: MODEL@VERSION.
+        model: MODEL@VERSION, or MODEL.
         connection: See above.
     """
-    name, version = _split(model)
     with _client(connection) as client:
-        _report(client.load_version(version, name), connection)
+        if "@" in model:
+            name, version = _split(model)
+            _report(client.load_version(version, name), connection)
+        else:
+            _report(client.load_model(model), connection)
 
 
 @app.command
 def unload(model: str, /, *, connection: Connection) -> None:
-    """Let a version go that neither serves nor is on trial.
+    """Let a version go that neither serves nor is on trial; or a whole model.
+
+    A model that was let go serves nothing until it is loaded again, or the server restarts.
 
     Args:
-        model: MODEL@VERSION.
+        model: MODEL@VERSION, or MODEL.
         connection: See above.
     """
-    name, version = _split(model)
     with _client(connection) as client:
-        _report(client.unload_version(version, name), connection)
+        if "@" in model:
+            name, version = _split(model)
+            _report(client.unload_version(version, name), connection)
+        else:
+            _report(client.unload_model(model), connection)
 
 
 @app.command

@@ -94,6 +94,7 @@ class ModelStatus:
         aliases: Version of each alias.
         canary: What is on trial.
         versions: Newest first.
+        is_unloaded: Whether an operator has let it go.
     """
 
     name: str
@@ -102,6 +103,7 @@ class ModelStatus:
     aliases: dict[str, int]
     canary: CanaryStatus
     versions: tuple[VersionStatus, ...]
+    is_unloaded: bool = False
 
 
 @final
@@ -198,6 +200,20 @@ class AdminClient:
         request = pb.LoadVersionRequest(model=model, version=version)
         return _model_status(self._call(self._stub.LoadVersion, request).model)
 
+    def load_model(self, model: str = "") -> ModelStatus:
+        """Have a model serve what it should, though it was unloaded or refused before.
+
+        Raises:
+            RefusedError: If the version that should serve does not pass every stage.
+        """
+        request = pb.LoadModelRequest(model=model)
+        return _model_status(self._call(self._stub.LoadModel, request).model)
+
+    def unload_model(self, model: str = "") -> ModelStatus:
+        """Let all versions of a model go, until it is loaded or the server restarts."""
+        request = pb.UnloadModelRequest(model=model)
+        return _model_status(self._call(self._stub.UnloadModel, request).model)
+
     def unload_version(self, version: int, model: str = "") -> ModelStatus:
         """Let a version go that neither serves nor is on trial."""
         request = pb.UnloadVersionRequest(model=model, version=version)
@@ -270,6 +286,7 @@ def _model_status(message: pb.ModelStatus) -> ModelStatus:
         aliases=dict(sorted(message.aliases.items())),
         canary=CanaryStatus(canary.version, canary.percent, canary.trouble),
         versions=tuple(map(_version_status, message.versions)),
+        is_unloaded=message.is_unloaded,
     )
 
 

@@ -60,6 +60,7 @@ class ClientError(Exception):
     Attributes:
         message: What went wrong, in one line.
         reason: The server's `ErrorInfo.reason`; empty where it gave none.
+        request_id: By which the server's log finds the call; empty where the server gave none.
         queries: First and one past the last position of the queries that the error is about, if
             the batch was split; positions in `message` count from the first. None otherwise.
     """
@@ -68,6 +69,7 @@ class ClientError(Exception):
         super().__init__(message)
         self.message = message
         self.reason = reason
+        self.request_id = ""
         self.queries: tuple[int, int] | None = None
 
     @override
@@ -153,3 +155,9 @@ class CallCancelledError(ClientError):
 
 class ServerError(ClientError):
     """The server failed, or its answer makes no sense."""
+
+    @override
+    def __str__(self) -> str:
+        # The server's log says more, to those who know what to look for.
+        text = super().__str__()
+        return f"{text} (request {self.request_id})" if self.request_id else text

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import grpc
@@ -15,6 +15,7 @@ from motherlode.clients.errors import ClientError, FieldViolation
 __all__ = ["error_from_rpc", "error_from_status"]
 
 _DETAILS_KEY = "grpc-status-details-bin"
+_REQUEST_ID_KEY = "x-request-id"
 
 _CLASSES: dict[str, type[ClientError]] = {
     "CANCELLED": errors.CallCancelledError,
@@ -30,6 +31,15 @@ _CLASSES: dict[str, type[ClientError]] = {
     "UNIMPLEMENTED": errors.UnsupportedError,
 }
 
+# What gRPC says of a connection that did not come about, and what that tells of both sides.
+_MISUNDERSTANDINGS = (
+    ("WRONG_VERSION_NUMBER", "it does not speak TLS, and this client does"),
+    ("CERTIFICATE_VERIFY_FAILED", "its certificate is of no authority that this client trusts"),
+    ("Hostname Verification", "its certificate is for another name"),
+    ("Socket closed", "it hung up: it may want TLS, or a certificate of the caller"),
+    ("Connection reset", "it hung up: it may want TLS, or a certificate of the caller"),
+)
+
 _NAMES: dict[int, str] = {code.value[0]: code.name for code in grpc.StatusCode}
 
 
@@ -43,16 +53,24 @@ def error_from_rpc(error: Any, *, target: str, timeout_s: float | None = None) -
     """
     name = error.code().name
     message = error.details() or ""
-    status = _status_of(error.trailing_metadata())
+    trailers = dict(error.trailing_metadata() or ())
+    status = _status_of(trailers)
     if status is None and name == "UNAVAILABLE":
         message = f"no server answers at {target} ({_cause_of(message)})"
     if status is None and name == "DEADLINE_EXCEEDED" and timeout_s is not None:
         message = f"no answer from {target} within {timeout_s:.3g} s"
-    return _error(name, message, list(status.details) if status is not None else [])
+    found = _error(name, message, list(status.details) if status is not None else [])
+    found.request_id = str(trailers.get(_REQUEST_ID_KEY, ""))
+    return found
 
 
 def error_from_status(
-    code: int, message: str, *, reason: str = "", retry_after_s: float = 0.0
+    code: int,
+    message: str,
+    *,
+    reason: str = "",
+    retry_after_s: float = 0.0,
+    request_id: str = "",
 ) -> ClientError:
     """The client's error for a `google.rpc.Code` that came inside a message of a stream."""
     details = [_pack(error_details_pb2.ErrorInfo(reason=reason))]
@@ -60,7 +78,9 @@ def error_from_status(
         retry = error_details_pb2.RetryInfo()
         retry.retry_delay.FromNanoseconds(int(retry_after_s * 1e9))
         details.append(_pack(retry))
-    return _error(_NAMES.get(code, "UNKNOWN"), message, details)
+    error = _error(_NAMES.get(code, "UNKNOWN"), message, details)
+    error.request_id = request_id
+    return error
 
 
 def _error(name: str, message: str, details: list[Any]) -> ClientError:
@@ -106,14 +126,17 @@ def _unpack(details: list[Any], kind: type[Any]) -> Iterable[Any]:
             yield message
 
 
-def _status_of(metadata: Iterable[tuple[str, Any]] | None) -> Any:
-    for key, value in metadata or ():
-        if key == _DETAILS_KEY:
-            return status_pb2.Status.FromString(value)
-    return None
+def _status_of(trailers: Mapping[str, Any]) -> Any:
+    value = trailers.get(_DETAILS_KEY)
+    return None if value is None else status_pb2.Status.FromString(value)
 
 
 def _cause_of(message: str) -> str:
-    """The end of gRPC's chain of causes: `Connection refused`, say."""
+    """The end of gRPC's chain of causes: `Connection refused`, say; or what that one means."""
+    if "last error" in message:
+        # No connection came about. A call that breaks off later ends in the same words.
+        for sign, meaning in _MISUNDERSTANDINGS:
+            if sign in message:
+                return meaning
     cause = message.rpartition(": ")[2].partition(" (")[0].strip(" []")
     return cause.lower() or "no cause given"

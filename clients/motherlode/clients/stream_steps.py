@@ -128,7 +128,11 @@ def _emit_next(
         return
     fault = message.error
     error = error_from_status(
-        fault.code, fault.message, reason=fault.reason, retry_after_s=fault.retry_after_s
+        fault.code,
+        fault.message,
+        reason=fault.reason,
+        retry_after_s=fault.retry_after_s,
+        request_id=fault.request_id,
     )
     if not isinstance(error, OverloadedError | UnavailableError | TooLargeError):
         raise error

@@ -57,15 +57,28 @@ def remove_leftovers(parent: Path) -> None:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def remove_folder(folder: Path) -> None:
-    """Removes a folder such that nobody ever sees a part of it.
+def hide_folder(folder: Path) -> Path:
+    """Puts a folder out of sight, so that nobody sees a part of it while it is removed.
+
+    Returns:
+        Where it is; if it is not removed, `remove_leftovers` does that.
 
     Raises:
         OSError: If it cannot be renamed.
     """
     hidden = folder.with_name(f"{_REMOVED_PREFIX}{secrets.token_hex(8)}")
     folder.rename(hidden)
-    shutil.rmtree(hidden, ignore_errors=True)
+    return hidden
+
+
+def remove_replacements(path: Path) -> None:
+    """Removes what killed writers of the file at `path` have left beside it.
+
+    Whoever calls holds the lock that its writers hold.
+    """
+    for temporary in path.parent.glob(f".{path.name}-*"):
+        with suppress(OSError):
+            temporary.unlink()
 
 
 @contextmanager
@@ -74,8 +87,13 @@ def locked(path: Path) -> Iterator[None]:
 
     Raises:
         TimeoutError: If another process holds it for longer than any of ours would.
+        OSError: If it can be neither made nor opened.
     """
-    file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+    try:
+        file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+    except PermissionError:
+        # Another user's. Only some network file systems lock nothing that was opened to read.
+        file = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     try:
         deadline = time.monotonic() + _LONGEST_WAIT_S
         while not _is_locked(file):

@@ -57,7 +57,7 @@ class CanaryStatus(_message.Message):
     def __init__(self, version: _Optional[int] = ..., percent: _Optional[float] = ..., trouble: _Optional[str] = ...) -> None: ...
 
 class ModelStatus(_message.Message):
-    __slots__ = ("name", "serving_version", "load_error", "aliases", "canary", "versions")
+    __slots__ = ("name", "serving_version", "load_error", "aliases", "canary", "versions", "is_unloaded")
     class AliasesEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -71,13 +71,15 @@ class ModelStatus(_message.Message):
     ALIASES_FIELD_NUMBER: _ClassVar[int]
     CANARY_FIELD_NUMBER: _ClassVar[int]
     VERSIONS_FIELD_NUMBER: _ClassVar[int]
+    IS_UNLOADED_FIELD_NUMBER: _ClassVar[int]
     name: str
     serving_version: int
     load_error: str
     aliases: _containers.ScalarMap[str, int]
     canary: CanaryStatus
     versions: _containers.RepeatedCompositeFieldContainer[VersionStatus]
-    def __init__(self, name: _Optional[str] = ..., serving_version: _Optional[int] = ..., load_error: _Optional[str] = ..., aliases: _Optional[_Mapping[str, int]] = ..., canary: _Optional[_Union[CanaryStatus, _Mapping]] = ..., versions: _Optional[_Iterable[_Union[VersionStatus, _Mapping]]] = ...) -> None: ...
+    is_unloaded: bool
+    def __init__(self, name: _Optional[str] = ..., serving_version: _Optional[int] = ..., load_error: _Optional[str] = ..., aliases: _Optional[_Mapping[str, int]] = ..., canary: _Optional[_Union[CanaryStatus, _Mapping]] = ..., versions: _Optional[_Iterable[_Union[VersionStatus, _Mapping]]] = ..., is_unloaded: bool = ...) -> None: ...
 
 class GateFigure(_message.Message):
     __slots__ = ("name", "value", "bound", "is_least")
@@ -110,6 +112,30 @@ class LoadVersionRequest(_message.Message):
     def __init__(self, model: _Optional[str] = ..., version: _Optional[int] = ...) -> None: ...
 
 class LoadVersionResponse(_message.Message):
+    __slots__ = ("model",)
+    MODEL_FIELD_NUMBER: _ClassVar[int]
+    model: ModelStatus
+    def __init__(self, model: _Optional[_Union[ModelStatus, _Mapping]] = ...) -> None: ...
+
+class LoadModelRequest(_message.Message):
+    __slots__ = ("model",)
+    MODEL_FIELD_NUMBER: _ClassVar[int]
+    model: str
+    def __init__(self, model: _Optional[str] = ...) -> None: ...
+
+class LoadModelResponse(_message.Message):
+    __slots__ = ("model",)
+    MODEL_FIELD_NUMBER: _ClassVar[int]
+    model: ModelStatus
+    def __init__(self, model: _Optional[_Union[ModelStatus, _Mapping]] = ...) -> None: ...
+
+class UnloadModelRequest(_message.Message):
+    __slots__ = ("model",)
+    MODEL_FIELD_NUMBER: _ClassVar[int]
+    model: str
+    def __init__(self, model: _Optional[str] = ...) -> None: ...
+
+class UnloadModelResponse(_message.Message):
     __slots__ = ("model",)
     MODEL_FIELD_NUMBER: _ClassVar[int]
     model: ModelStatus

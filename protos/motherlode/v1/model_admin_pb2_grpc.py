@@ -46,6 +46,16 @@ class ModelAdminServiceStub(object):
                 request_serializer=motherlode_dot_v1_dot_model__admin__pb2.LoadVersionRequest.SerializeToString,
                 response_deserializer=motherlode_dot_v1_dot_model__admin__pb2.LoadVersionResponse.FromString,
                 _registered_method=True)
+        self.LoadModel = channel.unary_unary(
+                '/motherlode.v1.ModelAdminService/LoadModel',
+                request_serializer=motherlode_dot_v1_dot_model__admin__pb2.LoadModelRequest.SerializeToString,
+                response_deserializer=motherlode_dot_v1_dot_model__admin__pb2.LoadModelResponse.FromString,
+                _registered_method=True)
+        self.UnloadModel = channel.unary_unary(
+                '/motherlode.v1.ModelAdminService/UnloadModel',
+                request_serializer=motherlode_dot_v1_dot_model__admin__pb2.UnloadModelRequest.SerializeToString,
+                response_deserializer=motherlode_dot_v1_dot_model__admin__pb2.UnloadModelResponse.FromString,
+                _registered_method=True)
         self.UnloadVersion = channel.unary_unary(
                 '/motherlode.v1.ModelAdminService/UnloadVersion',
                 request_serializer=motherlode_dot_v1_dot_model__admin__pb2.UnloadVersionRequest.SerializeToString,
@@ -88,6 +98,21 @@ class ModelAdminServiceServicer(object):
     def LoadVersion(self, request, context):
         """Loads a version beside the serving one, so that requests may name it. A version that does not
         pass every stage is refused: FAILED_PRECONDITION with the reason GATE_REFUSED or LOAD_REFUSED.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def LoadModel(self, request, context):
+        """Has a model serve what it should, though it was unloaded or a version was refused before. A model
+        that was just put into the repository is found too.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def UnloadModel(self, request, context):
+        """Lets all versions of a model go. None comes back before LoadModel, or a restart of the server.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -141,6 +166,16 @@ def add_ModelAdminServiceServicer_to_server(servicer, server):
                     servicer.LoadVersion,
                     request_deserializer=motherlode_dot_v1_dot_model__admin__pb2.LoadVersionRequest.FromString,
                     response_serializer=motherlode_dot_v1_dot_model__admin__pb2.LoadVersionResponse.SerializeToString,
+            ),
+            'LoadModel': grpc.unary_unary_rpc_method_handler(
+                    servicer.LoadModel,
+                    request_deserializer=motherlode_dot_v1_dot_model__admin__pb2.LoadModelRequest.FromString,
+                    response_serializer=motherlode_dot_v1_dot_model__admin__pb2.LoadModelResponse.SerializeToString,
+            ),
+            'UnloadModel': grpc.unary_unary_rpc_method_handler(
+                    servicer.UnloadModel,
+                    request_deserializer=motherlode_dot_v1_dot_model__admin__pb2.UnloadModelRequest.FromString,
+                    response_serializer=motherlode_dot_v1_dot_model__admin__pb2.UnloadModelResponse.SerializeToString,
             ),
             'UnloadVersion': grpc.unary_unary_rpc_method_handler(
                     servicer.UnloadVersion,
@@ -224,6 +259,60 @@ class ModelAdminService(object):
             '/motherlode.v1.ModelAdminService/LoadVersion',
             motherlode_dot_v1_dot_model__admin__pb2.LoadVersionRequest.SerializeToString,
             motherlode_dot_v1_dot_model__admin__pb2.LoadVersionResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def LoadModel(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/motherlode.v1.ModelAdminService/LoadModel',
+            motherlode_dot_v1_dot_model__admin__pb2.LoadModelRequest.SerializeToString,
+            motherlode_dot_v1_dot_model__admin__pb2.LoadModelResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def UnloadModel(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/motherlode.v1.ModelAdminService/UnloadModel',
+            motherlode_dot_v1_dot_model__admin__pb2.UnloadModelRequest.SerializeToString,
+            motherlode_dot_v1_dot_model__admin__pb2.UnloadModelResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -24,7 +24,7 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1dmotherlode/v1/retrieval.proto\x12\rmotherlode.v1\"\xd8\x02\n\x0bTopKRequest\x12&\n\x05model\x18\x01 \x01(\x0b\x32\x17.motherlode.v1.ModelRef\x12(\n\x04text\x18\x02 \x01(\x0b\x32\x18.motherlode.v1.TextBatchH\x00\x12,\n\x06sparse\x18\x03 \x01(\x0b\x32\x1a.motherlode.v1.SparseBatchH\x00\x12)\n\x08\x66\x65\x61tures\x18\x04 \x01(\x0b\x32\x15.motherlode.v1.TensorH\x00\x12+\n\nembeddings\x18\x05 \x01(\x0b\x32\x15.motherlode.v1.TensorH\x00\x12\t\n\x01k\x18\x06 \x01(\r\x12*\n\x06\x66ilter\x18\x07 \x01(\x0b\x32\x1a.motherlode.v1.LabelFilter\x12/\n\x0clabel_fields\x18\x08 \x03(\x0e\x32\x19.motherlode.v1.LabelFieldB\t\n\x07queries\"\xf8\x01\n\x0cTopKResponse\x12\x12\n\nrow_counts\x18\x01 \x03(\r\x12\x0e\n\x06labels\x18\x02 \x03(\x03\x12\x0e\n\x06scores\x18\x03 \x03(\x02\x12\x12\n\nlabel_keys\x18\x04 \x03(\t\x12\x13\n\x0blabel_texts\x18\x05 \x03(\t\x12\r\n\x05model\x18\x06 \x01(\t\x12\x0f\n\x07version\x18\x07 \x01(\x03\x12\x15\n\rbundle_digest\x18\x08 \x01(\t\x12,\n\x07timings\x18\t \x01(\x0b\x32\x1b.motherlode.v1.StageTimings\x12&\n\x07notices\x18\n \x03(\x0b\x32\x15.motherlode.v1.Notice\"@\n\x11TopKStreamRequest\x12+\n\x07request\x18\x01 \x01(\x0b\x32\x1a.motherlode.v1.TopKRequest\"}\n\x12TopKStreamResponse\x12/\n\x08response\x18\x01 \x01(\x0b\x32\x1b.motherlode.v1.TopKResponseH\x00\x12+\n\x05\x65rror\x18\x02 \x01(\x0b\x32\x1a.motherlode.v1.StreamErrorH\x00\x42\t\n\x07outcome\"S\n\x0bStreamError\x12\x0c\n\x04\x63ode\x18\x01 \x01(\x05\x12\x0f\n\x07message\x18\x02 \x01(\t\x12\x0e\n\x06reason\x18\x03 \x01(\t\x12\x15\n\rretry_after_s\x18\x04 \x01(\x01\"F\n\x08ModelRef\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x11\n\x07version\x18\x02 \x01(\x03H\x00\x12\x0f\n\x05\x61lias\x18\x03 \x01(\tH\x00\x42\x08\n\x06\x63hoice\"\x1a\n\tTextBatch\x12\r\n\x05texts\x18\x01 \x03(\t\">\n\x0bSparseBatch\x12\x0e\n\x06indptr\x18\x01 \x01(\x0c\x12\x0f\n\x07indices\x18\x02 \x01(\x0c\x12\x0e\n\x06values\x18\x03 \x01(\x0c\"M\n\x06Tensor\x12&\n\x05\x64type\x18\x01 \x01(\x0e\x32\x17.motherlode.v1.DataType\x12\r\n\x05shape\x18\x02 \x03(\x03\x12\x0c\n\x04\x64\x61ta\x18\x03 \x01(\x0c\"*\n\x0bLabelFilter\x12\r\n\x05\x61llow\x18\x01 \x03(\t\x12\x0c\n\x04\x64\x65ny\x18\x02 \x03(\t\"g\n\x0cStageTimings\x12\x0f\n\x07queue_s\x18\x01 \x01(\x01\x12\x12\n\nfeatures_s\x18\x02 \x01(\x01\x12\x10\n\x08\x65ncode_s\x18\x03 \x01(\x01\x12\x10\n\x08search_s\x18\x04 \x01(\x01\x12\x0e\n\x06rank_s\x18\x05 \x01(\x01\"B\n\x06Notice\x12\'\n\x04kind\x18\x01 \x01(\x0e\x32\x19.motherlode.v1.NoticeKind\x12\x0f\n\x07queries\x18\x02 \x03(\r\"\x16\n\x14GetServerInfoRequest\"\x80\x01\n\x15GetServerInfoResponse\x12\x16\n\x0eserver_version\x18\x01 \x01(\t\x12%\n\x06limits\x18\x02 \x01(\x0b\x32\x15.motherlode.v1.Limits\x12(\n\x06models\x18\x03 \x03(\x0b\x32\x18.motherlode.v1.ModelInfo\"\xd4\x01\n\x06Limits\x12\x1c\n\x14max_queries_per_call\x18\x01 \x01(\r\x12\r\n\x05max_k\x18\x02 \x01(\r\x12\x16\n\x0emax_text_bytes\x18\x03 \x01(\r\x12\x19\n\x11max_message_bytes\x18\x04 \x01(\x04\x12\x1a\n\x12max_queued_queries\x18\x05 \x01(\r\x12\x18\n\x10max_queued_bytes\x18\x06 \x01(\x04\x12\x19\n\x11max_batch_queries\x18\x07 \x01(\r\x12\x19\n\x11max_queue_delay_s\x18\x08 \x01(\x01\"\xc5\x02\n\tModelInfo\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\x03\x12\x15\n\rbundle_digest\x18\x03 \x01(\t\x12\x12\n\nnum_labels\x18\x04 \x01(\x04\x12\x14\n\x0cnum_features\x18\x05 \x01(\x04\x12\x17\n\x0f\x65mbedding_width\x18\x06 \x01(\r\x12\x13\n\x0bquery_kinds\x18\x07 \x03(\t\x12\x15\n\rscore_meaning\x18\x08 \x01(\t\x12\x36\n\x07\x61liases\x18\t \x03(\x0b\x32%.motherlode.v1.ModelInfo.AliasesEntry\x12\x12\n\nload_error\x18\n \x01(\t\x12\x17\n\x0floaded_versions\x18\x0b \x03(\x03\x1a.\n\x0c\x41liasesEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x03:\x02\x38\x01*S\n\x08\x44\x61taType\x12\x19\n\x15\x44\x41TA_TYPE_UNSPECIFIED\x10\x00\x12\x15\n\x11\x44\x41TA_TYPE_FLOAT32\x10\x01\x12\x15\n\x11\x44\x41TA_TYPE_FLOAT16\x10\x02*T\n\nLabelField\x12\x1b\n\x17LABEL_FIELD_UNSPECIFIED\x10\x00\x12\x13\n\x0fLABEL_FIELD_KEY\x10\x01\x12\x14\n\x10LABEL_FIELD_TEXT\x10\x02*j\n\nNoticeKind\x12\x1b\n\x17NOTICE_KIND_UNSPECIFIED\x10\x00\x12\x1c\n\x18NOTICE_KIND_FEWER_THAN_K\x10\x01\x12!\n\x1dNOTICE_KIND_NO_KNOWN_FEATURES\x10\x02\x32\x86\x02\n\x10RetrievalService\x12?\n\x04TopK\x12\x1a.motherlode.v1.TopKRequest\x1a\x1b.motherlode.v1.TopKResponse\x12U\n\nTopKStream\x12 .motherlode.v1.TopKStreamRequest\x1a!.motherlode.v1.TopKStreamResponse(\x01\x30\x01\x12Z\n\rGetServerInfo\x12#.motherlode.v1.GetServerInfoRequest\x1a$.motherlode.v1.GetServerInfoResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1dmotherlode/v1/retrieval.proto\x12\rmotherlode.v1\"\xd8\x02\n\x0bTopKRequest\x12&\n\x05model\x18\x01 \x01(\x0b\x32\x17.motherlode.v1.ModelRef\x12(\n\x04text\x18\x02 \x01(\x0b\x32\x18.motherlode.v1.TextBatchH\x00\x12,\n\x06sparse\x18\x03 \x01(\x0b\x32\x1a.motherlode.v1.SparseBatchH\x00\x12)\n\x08\x66\x65\x61tures\x18\x04 \x01(\x0b\x32\x15.motherlode.v1.TensorH\x00\x12+\n\nembeddings\x18\x05 \x01(\x0b\x32\x15.motherlode.v1.TensorH\x00\x12\t\n\x01k\x18\x06 \x01(\r\x12*\n\x06\x66ilter\x18\x07 \x01(\x0b\x32\x1a.motherlode.v1.LabelFilter\x12/\n\x0clabel_fields\x18\x08 \x03(\x0e\x32\x19.motherlode.v1.LabelFieldB\t\n\x07queries\"\xf8\x01\n\x0cTopKResponse\x12\x12\n\nrow_counts\x18\x01 \x03(\r\x12\x0e\n\x06labels\x18\x02 \x03(\x03\x12\x0e\n\x06scores\x18\x03 \x03(\x02\x12\x12\n\nlabel_keys\x18\x04 \x03(\t\x12\x13\n\x0blabel_texts\x18\x05 \x03(\t\x12\r\n\x05model\x18\x06 \x01(\t\x12\x0f\n\x07version\x18\x07 \x01(\x03\x12\x15\n\rbundle_digest\x18\x08 \x01(\t\x12,\n\x07timings\x18\t \x01(\x0b\x32\x1b.motherlode.v1.StageTimings\x12&\n\x07notices\x18\n \x03(\x0b\x32\x15.motherlode.v1.Notice\"@\n\x11TopKStreamRequest\x12+\n\x07request\x18\x01 \x01(\x0b\x32\x1a.motherlode.v1.TopKRequest\"}\n\x12TopKStreamResponse\x12/\n\x08response\x18\x01 \x01(\x0b\x32\x1b.motherlode.v1.TopKResponseH\x00\x12+\n\x05\x65rror\x18\x02 \x01(\x0b\x32\x1a.motherlode.v1.StreamErrorH\x00\x42\t\n\x07outcome\"g\n\x0bStreamError\x12\x0c\n\x04\x63ode\x18\x01 \x01(\x05\x12\x0f\n\x07message\x18\x02 \x01(\t\x12\x0e\n\x06reason\x18\x03 \x01(\t\x12\x15\n\rretry_after_s\x18\x04 \x01(\x01\x12\x12\n\nrequest_id\x18\x05 \x01(\t\"F\n\x08ModelRef\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x11\n\x07version\x18\x02 \x01(\x03H\x00\x12\x0f\n\x05\x61lias\x18\x03 \x01(\tH\x00\x42\x08\n\x06\x63hoice\"\x1a\n\tTextBatch\x12\r\n\x05texts\x18\x01 \x03(\t\">\n\x0bSparseBatch\x12\x0e\n\x06indptr\x18\x01 \x01(\x0c\x12\x0f\n\x07indices\x18\x02 \x01(\x0c\x12\x0e\n\x06values\x18\x03 \x01(\x0c\"M\n\x06Tensor\x12&\n\x05\x64type\x18\x01 \x01(\x0e\x32\x17.motherlode.v1.DataType\x12\r\n\x05shape\x18\x02 \x03(\x03\x12\x0c\n\x04\x64\x61ta\x18\x03 \x01(\x0c\"*\n\x0bLabelFilter\x12\r\n\x05\x61llow\x18\x01 \x03(\t\x12\x0c\n\x04\x64\x65ny\x18\x02 \x03(\t\"g\n\x0cStageTimings\x12\x0f\n\x07queue_s\x18\x01 \x01(\x01\x12\x12\n\nfeatures_s\x18\x02 \x01(\x01\x12\x10\n\x08\x65ncode_s\x18\x03 \x01(\x01\x12\x10\n\x08search_s\x18\x04 \x01(\x01\x12\x0e\n\x06rank_s\x18\x05 \x01(\x01\"B\n\x06Notice\x12\'\n\x04kind\x18\x01 \x01(\x0e\x32\x19.motherlode.v1.NoticeKind\x12\x0f\n\x07queries\x18\x02 \x03(\r\"\x16\n\x14GetServerInfoRequest\"\x80\x01\n\x15GetServerInfoResponse\x12\x16\n\x0eserver_version\x18\x01 \x01(\t\x12%\n\x06limits\x18\x02 \x01(\x0b\x32\x15.motherlode.v1.Limits\x12(\n\x06models\x18\x03 \x03(\x0b\x32\x18.motherlode.v1.ModelInfo\"\xd4\x01\n\x06Limits\x12\x1c\n\x14max_queries_per_call\x18\x01 \x01(\r\x12\r\n\x05max_k\x18\x02 \x01(\r\x12\x16\n\x0emax_text_bytes\x18\x03 \x01(\r\x12\x19\n\x11max_message_bytes\x18\x04 \x01(\x04\x12\x1a\n\x12max_queued_queries\x18\x05 \x01(\r\x12\x18\n\x10max_queued_bytes\x18\x06 \x01(\x04\x12\x19\n\x11max_batch_queries\x18\x07 \x01(\r\x12\x19\n\x11max_queue_delay_s\x18\x08 \x01(\x01\"\xc5\x02\n\tModelInfo\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\x03\x12\x15\n\rbundle_digest\x18\x03 \x01(\t\x12\x12\n\nnum_labels\x18\x04 \x01(\x04\x12\x14\n\x0cnum_features\x18\x05 \x01(\x04\x12\x17\n\x0f\x65mbedding_width\x18\x06 \x01(\r\x12\x13\n\x0bquery_kinds\x18\x07 \x03(\t\x12\x15\n\rscore_meaning\x18\x08 \x01(\t\x12\x36\n\x07\x61liases\x18\t \x03(\x0b\x32%.motherlode.v1.ModelInfo.AliasesEntry\x12\x12\n\nload_error\x18\n \x01(\t\x12\x17\n\x0floaded_versions\x18\x0b \x03(\x03\x1a.\n\x0c\x41liasesEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x03:\x02\x38\x01*S\n\x08\x44\x61taType\x12\x19\n\x15\x44\x41TA_TYPE_UNSPECIFIED\x10\x00\x12\x15\n\x11\x44\x41TA_TYPE_FLOAT32\x10\x01\x12\x15\n\x11\x44\x41TA_TYPE_FLOAT16\x10\x02*T\n\nLabelField\x12\x1b\n\x17LABEL_FIELD_UNSPECIFIED\x10\x00\x12\x13\n\x0fLABEL_FIELD_KEY\x10\x01\x12\x14\n\x10LABEL_FIELD_TEXT\x10\x02*j\n\nNoticeKind\x12\x1b\n\x17NOTICE_KIND_UNSPECIFIED\x10\x00\x12\x1c\n\x18NOTICE_KIND_FEWER_THAN_K\x10\x01\x12!\n\x1dNOTICE_KIND_NO_KNOWN_FEATURES\x10\x02\x32\x86\x02\n\x10RetrievalService\x12?\n\x04TopK\x12\x1a.motherlode.v1.TopKRequest\x1a\x1b.motherlode.v1.TopKResponse\x12U\n\nTopKStream\x12 .motherlode.v1.TopKStreamRequest\x1a!.motherlode.v1.TopKStreamResponse(\x01\x30\x01\x12Z\n\rGetServerInfo\x12#.motherlode.v1.GetServerInfoRequest\x1a$.motherlode.v1.GetServerInfoResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -33,12 +33,12 @@ if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_MODELINFO_ALIASESENTRY']._loaded_options = None
   _globals['_MODELINFO_ALIASESENTRY']._serialized_options = b'8\001'
-  _globals['_DATATYPE']._serialized_start=2082
-  _globals['_DATATYPE']._serialized_end=2165
-  _globals['_LABELFIELD']._serialized_start=2167
-  _globals['_LABELFIELD']._serialized_end=2251
-  _globals['_NOTICEKIND']._serialized_start=2253
-  _globals['_NOTICEKIND']._serialized_end=2359
+  _globals['_DATATYPE']._serialized_start=2102
+  _globals['_DATATYPE']._serialized_end=2185
+  _globals['_LABELFIELD']._serialized_start=2187
+  _globals['_LABELFIELD']._serialized_end=2271
+  _globals['_NOTICEKIND']._serialized_start=2273
+  _globals['_NOTICEKIND']._serialized_end=2379
   _globals['_TOPKREQUEST']._serialized_start=49
   _globals['_TOPKREQUEST']._serialized_end=393
   _globals['_TOPKRESPONSE']._serialized_start=396
@@ -48,31 +48,31 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_TOPKSTREAMRESPONSE']._serialized_start=712
   _globals['_TOPKSTREAMRESPONSE']._serialized_end=837
   _globals['_STREAMERROR']._serialized_start=839
-  _globals['_STREAMERROR']._serialized_end=922
-  _globals['_MODELREF']._serialized_start=924
-  _globals['_MODELREF']._serialized_end=994
-  _globals['_TEXTBATCH']._serialized_start=996
-  _globals['_TEXTBATCH']._serialized_end=1022
-  _globals['_SPARSEBATCH']._serialized_start=1024
-  _globals['_SPARSEBATCH']._serialized_end=1086
-  _globals['_TENSOR']._serialized_start=1088
-  _globals['_TENSOR']._serialized_end=1165
-  _globals['_LABELFILTER']._serialized_start=1167
-  _globals['_LABELFILTER']._serialized_end=1209
-  _globals['_STAGETIMINGS']._serialized_start=1211
-  _globals['_STAGETIMINGS']._serialized_end=1314
-  _globals['_NOTICE']._serialized_start=1316
-  _globals['_NOTICE']._serialized_end=1382
-  _globals['_GETSERVERINFOREQUEST']._serialized_start=1384
-  _globals['_GETSERVERINFOREQUEST']._serialized_end=1406
-  _globals['_GETSERVERINFORESPONSE']._serialized_start=1409
-  _globals['_GETSERVERINFORESPONSE']._serialized_end=1537
-  _globals['_LIMITS']._serialized_start=1540
-  _globals['_LIMITS']._serialized_end=1752
-  _globals['_MODELINFO']._serialized_start=1755
-  _globals['_MODELINFO']._serialized_end=2080
-  _globals['_MODELINFO_ALIASESENTRY']._serialized_start=2034
-  _globals['_MODELINFO_ALIASESENTRY']._serialized_end=2080
-  _globals['_RETRIEVALSERVICE']._serialized_start=2362
-  _globals['_RETRIEVALSERVICE']._serialized_end=2624
+  _globals['_STREAMERROR']._serialized_end=942
+  _globals['_MODELREF']._serialized_start=944
+  _globals['_MODELREF']._serialized_end=1014
+  _globals['_TEXTBATCH']._serialized_start=1016
+  _globals['_TEXTBATCH']._serialized_end=1042
+  _globals['_SPARSEBATCH']._serialized_start=1044
+  _globals['_SPARSEBATCH']._serialized_end=1106
+  _globals['_TENSOR']._serialized_start=1108
+  _globals['_TENSOR']._serialized_end=1185
+  _globals['_LABELFILTER']._serialized_start=1187
+  _globals['_LABELFILTER']._serialized_end=1229
+  _globals['_STAGETIMINGS']._serialized_start=1231
+  _globals['_STAGETIMINGS']._serialized_end=1334
+  _globals['_NOTICE']._serialized_start=1336
+  _globals['_NOTICE']._serialized_end=1402
+  _globals['_GETSERVERINFOREQUEST']._serialized_start=1404
+  _globals['_GETSERVERINFOREQUEST']._serialized_end=1426
+  _globals['_GETSERVERINFORESPONSE']._serialized_start=1429
+  _globals['_GETSERVERINFORESPONSE']._serialized_end=1557
+  _globals['_LIMITS']._serialized_start=1560
+  _globals['_LIMITS']._serialized_end=1772
+  _globals['_MODELINFO']._serialized_start=1775
+  _globals['_MODELINFO']._serialized_end=2100
+  _globals['_MODELINFO_ALIASESENTRY']._serialized_start=2054
+  _globals['_MODELINFO_ALIASESENTRY']._serialized_end=2100
+  _globals['_RETRIEVALSERVICE']._serialized_start=2382
+  _globals['_RETRIEVALSERVICE']._serialized_end=2644
 # @@protoc_insertion_point(module_scope)

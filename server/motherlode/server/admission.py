@@ -8,11 +8,8 @@ set, what the versions loaded so far leave of it.
 from __future__ import annotations
 
 import enum
-import os
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Literal, final
 
 from motherlode.core.errors import MotherlodeError
@@ -150,50 +147,9 @@ class Admission:
         return self._limit_bytes - _total(there.loaded) + _total(leaving)
 
 
-def available_bytes(proc: Path = Path("/proc"), cgroups: Path = Path("/sys/fs/cgroup")) -> int:
-    """Memory that could be had without swapping: the machine's, or a control group's if less.
-
-    Args:
-        proc: Where the kernel shows processes.
-        cgroups: Where it shows control groups, version 2.
-    """
-    readings = [_UNLIMITED, *_of_machine(proc / "meminfo")]
-    for group in _groups(proc / "self" / "cgroup", cgroups):
-        readings += _of_group(group)
-    return max(0, min(readings))
-
-
 def _anonymous(footprints: Iterable[Footprint]) -> int:
     return sum(one.total_bytes - one.mapped_bytes for one in footprints)
 
 
 def _total(footprints: Iterable[Footprint]) -> int:
     return sum(one.total_bytes for one in footprints)
-
-
-def _of_machine(meminfo: Path) -> Iterator[int]:
-    with suppress(OSError, ValueError):
-        for line in meminfo.read_text("ascii").splitlines():
-            if line.startswith("MemAvailable:"):
-                yield int(line.split()[1]) * 1024
-
-
-def _groups(membership: Path, root: Path) -> list[Path]:
-    """The folders of the process's own group and all groups above it."""
-    with suppress(OSError):
-        for line in membership.read_text("utf-8").splitlines():
-            if line.startswith("0::/"):
-                path = Path(os.path.normpath(line.removeprefix("0::/") or "."))
-                return [root / one for one in (path, *path.parents) if ".." not in one.parts]
-    return []
-
-
-def _of_group(folder: Path) -> Iterator[int]:
-    """The rest of a group's limit; files' pages count as free, since the kernel can drop them."""
-    with suppress(OSError, ValueError, KeyError):
-        limit = (folder / "memory.max").read_text("ascii").strip()
-        if limit != "max":
-            lines = (folder / "memory.stat").read_text("ascii").splitlines()
-            sizes = {name: int(size) for name, size in map(str.split, lines)}
-            used = int((folder / "memory.current").read_text("ascii"))
-            yield int(limit) - used + sizes["active_file"] + sizes["inactive_file"]

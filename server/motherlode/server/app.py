@@ -23,9 +23,9 @@ from prometheus_client import start_http_server
 
 from motherlode.core.errors import ConfigError
 from motherlode.core.index import LabelIndex, set_index_threads
-from motherlode.inference import open_inference_pb2_grpc
+from motherlode.inference import open_inference_pb2, open_inference_pb2_grpc
 from motherlode.server.admin import SERVICE as ADMIN_SERVICE
-from motherlode.server.admin import AdminServicer, Operations
+from motherlode.server.admin import AdminServicer, Operations, UnderWay
 from motherlode.server.batcher import Batcher
 from motherlode.server.channelz import SERVICE as CHANNELZ_SERVICE
 from motherlode.server.channelz import ChannelzServicer
@@ -33,7 +33,11 @@ from motherlode.server.config import ServerConfig, split_address
 from motherlode.server.correlation import stamp_logs
 from motherlode.server.health import SERVICES, HealthBoard
 from motherlode.server.metrics import Meters
-from motherlode.server.open_inference import InferenceServicer, refuse_other_methods
+from motherlode.server.open_inference import (
+    InferenceServicer,
+    RepositoryControl,
+    refuse_other_methods,
+)
 from motherlode.server.port import Port, cannot_bind
 from motherlode.server.queue_limits import QueueLimits
 from motherlode.server.recall import RecallSampler
@@ -49,6 +53,8 @@ if TYPE_CHECKING:
     from motherlode.server.tracing import Tracing
 
 logger = logging.getLogger(__name__)
+
+_INFERENCE = open_inference_pb2.DESCRIPTOR.services_by_name["GRPCInferenceService"].full_name
 
 # For the engine to end its last batch, even where calls get no grace.
 _SHORTEST_GRACE_S = 1.0
@@ -136,7 +142,7 @@ class Server:
             self._recall.start()
         await self._health.start()
         self.listen_address = listen = await self._port.open(self._register, SERVICES, self._health)
-        services = (ADMIN_SERVICE, CHANNELZ_SERVICE)
+        services = (ADMIN_SERVICE, _INFERENCE, CHANNELZ_SERVICE)
         admin = await self._admin.open(self._register_admin, services, self._health)
         await self.watcher.scan()
         self._reception.refusal = None
@@ -199,17 +205,21 @@ class Server:
     def _register(self, server: Any) -> None:
         retrieval = RetrievalServicer(self._config, self.catalog, self._reception)
         retrieval_pb2_grpc.add_RetrievalServiceServicer_to_server(retrieval, server)  # type: ignore[no-untyped-call]
-        inference = InferenceServicer(self._config, self.catalog, self._reception)
-        open_inference_pb2_grpc.add_GRPCInferenceServiceServicer_to_server(inference, server)  # type: ignore[no-untyped-call]
-        refuse_other_methods(server)
+        self._register_inference(server, None)
 
     def _register_admin(self, server: Any) -> None:
         """What operators may do and see."""
-        operations = Operations(self._config, self.watcher)
-        servicer = AdminServicer(self.catalog, self.watcher, operations)
+        operations, under_way = Operations(self._config, self.watcher), UnderWay()
+        servicer = AdminServicer(self.catalog, self.watcher, operations, under_way)
         model_admin_pb2_grpc.add_ModelAdminServiceServicer_to_server(servicer, server)  # type: ignore[no-untyped-call]
+        self._register_inference(server, RepositoryControl(self.catalog, operations, under_way))
         channelz = ChannelzServicer((self._port, self._admin))
         channelz_pb2_grpc.add_ChannelzServicer_to_server(channelz, server)
+
+    def _register_inference(self, server: Any, control: RepositoryControl | None) -> None:
+        inference = InferenceServicer(self._config, self.catalog, self._reception, control)
+        open_inference_pb2_grpc.add_GRPCInferenceServiceServicer_to_server(inference, server)  # type: ignore[no-untyped-call]
+        refuse_other_methods(server)
 
     def _describe(self) -> None:
         """Metrics that are read off what is there anyway."""
@@ -218,7 +228,8 @@ class Server:
         ).set(1)
         self.meters.watch_models(
             serving=lambda: sum(slot.current is not None for slot in self.catalog),
-            failing=lambda: sum(bool(slot.load_error) for slot in self.catalog),
+            failing=lambda: sum(bool(s.load_error) and not s.is_unloaded for s in self.catalog),
+            unloaded=lambda: sum(slot.is_unloaded for slot in self.catalog),
         )
 
     def _start_metrics(self) -> str:

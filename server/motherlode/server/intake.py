@@ -10,10 +10,9 @@ if a later stage fails.
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -23,6 +22,7 @@ from motherlode.core.bundle import read_bundle
 from motherlode.core.errors import MotherlodeError, UnavailableError
 from motherlode.core.index.placement import Policy
 from motherlode.core.manifest import Manifest, check_files, read_manifest
+from motherlode.core.memory import available_bytes
 from motherlode.core.placing import place_bundle
 from motherlode.core.repository import Repository
 from motherlode.core.retriever import Retriever
@@ -32,7 +32,6 @@ from motherlode.server.admission import (
     Footprint,
     Occupancy,
     Way,
-    available_bytes,
 )
 from motherlode.server.config import ServerConfig
 from motherlode.server.failure import LoadFailure, StageError
@@ -49,6 +48,11 @@ logger = logging.getLogger(__name__)
 Place = Callable[[ServedVersion], object]
 
 _Result = TypeVar("_Result")
+
+
+@final
+class _UnwantedError(Exception):
+    """What was to come in has been overtaken by what an operator asked for."""
 
 
 @final
@@ -101,16 +105,19 @@ class Intake:
         version: int,
         place: Place,
         *,
-        may_drain: bool = True,
+        is_wanted: Callable[[], bool] | None = None,
         is_urged: bool = False,
     ) -> LoadFailure | None:
         """Loads a version and places it; gives why not, now or the last time.
+
+        It is let go instead where the model was unloaded meanwhile.
 
         Args:
             slot: Its model's.
             version: Its number.
             place: Puts it where it belongs in the slot.
-            may_drain: Whether it takes the serving version's place, which may then go first.
+            is_wanted: Whether it is still to take the serving version's place, asked before that
+                one goes first; None where it never was, so that nothing goes for it.
             is_urged: Whether to try although nothing has changed since the last failure.
         """
         key, folder = (slot.model, version), self._repository.path_of(slot.model, version)
@@ -119,7 +126,10 @@ class Intake:
         if known is not None and known.stands(files) and not is_urged:
             return known
         try:
-            await self._take(slot, version, place, may_drain=may_drain)
+            await self._take(slot, version, place, is_wanted)
+        except _UnwantedError:
+            logger.info("%s@%d is not wanted any more", slot.model, version)
+            return None
         except StageError as error:
             self.failures[key] = failure = self._describe(slot.model, version, error, files)
             self._meters.loads.labels(slot.model, "failed", failure.reason).inc()
@@ -143,19 +153,32 @@ class Intake:
             self.progress = None
         return figures
 
-    def forget(self, model: str) -> None:
-        """Forgets the failures of a model that is no more."""
-        self.failures = {key: f for key, f in self.failures.items() if key[0] != model}
+    def forget(self, model: str, *, but: Collection[int] = ()) -> None:
+        """Forgets the failures of a model, but for those of some versions."""
+        self.failures = {
+            (name, version): failure
+            for (name, version), failure in self.failures.items()
+            if name != model or version in but
+        }
 
-    async def _take(self, slot: Slot, version: int, place: Place, *, may_drain: bool) -> None:
-        way = await self._admit(slot, version, may_drain=may_drain)
-        if way is Way.DRAIN:
-            await self._exchange(slot, version, place)
+    async def _take(
+        self, slot: Slot, version: int, place: Place, is_wanted: Callable[[], bool] | None
+    ) -> None:
+        way = await self._admit(slot, version, may_drain=is_wanted is not None)
+        if way is Way.DRAIN and is_wanted is not None:
+            await self._exchange(slot, version, place, is_wanted)
             return
         if way is Way.WITHOUT_KEPT:
             await self._drop(slot, slot.kept)
         retriever, _ = await self._load(slot, version)
-        place(self._served(retriever))
+        self._put(slot, retriever, place)
+
+    def _put(self, slot: Slot, retriever: Retriever, place: Place) -> None:
+        served = self._served(retriever)
+        if slot.is_unloaded:
+            self._retirement.begin([served])
+            raise _UnwantedError
+        place(served)
 
     async def _admit(self, slot: Slot, version: int, *, may_drain: bool) -> Way:
         progress = Progress(slot.model, version, "verify")
@@ -166,39 +189,43 @@ class Intake:
         choose = self._admission.choose
         return await self._stage(progress, lambda: choose(new, there, may_drain=may_drain))
 
-    async def _exchange(self, slot: Slot, version: int, place: Place) -> None:
+    async def _exchange(
+        self, slot: Slot, version: int, place: Place, is_wanted: Callable[[], bool]
+    ) -> None:
         """Drops the serving version before the new one is loaded; brings it back if that fails."""
-        assert slot.current is not None
+        if slot.current is None or not is_wanted():
+            raise _UnwantedError
         former = slot.current.version
         logger.warning("%s drains: there is no room for two versions", slot.model)
         slot.is_draining = True
         await self._health.set_model(slot.model, False)
         try:
-            await self._drain(slot, Progress(slot.model, version, "drain"))
+            await self._drain(slot, Progress(slot.model, version, "drain"), is_wanted)
             try:
                 retriever, _ = await self._load(slot, version)
             except StageError as error:
                 failure = error
             else:
-                place(self._served(retriever))
+                self._put(slot, retriever, place)
                 return
             # There is no room for the new version beside the old one.
             failure.forget_frames()
             restored, _ = await self._load(slot, former)
-            place(self._served(restored))
+            self._put(slot, restored, place)
             raise failure
         finally:
             slot.is_draining = False
 
-    async def _drain(self, slot: Slot, progress: Progress) -> None:
+    async def _drain(self, slot: Slot, progress: Progress, is_wanted: Callable[[], bool]) -> None:
         self.progress = progress
         started, grace_s = time.perf_counter(), self._config.drain_grace_s
-        idle = asyncio.gather(*(served.wait_idle() for served in slot.loaded))
-        try:
-            await asyncio.wait_for(idle, grace_s)
-        except TimeoutError:
+        is_idle = await slot.wait_idle(grace_s)
+        if not is_wanted():
+            # An operator chose another meanwhile, which would go as well.
+            raise _UnwantedError
+        if not is_idle:
             why = f"calls under way did not end within {grace_s:g} s"
-            raise StageError("drain", UnavailableError(why)) from None
+            raise StageError("drain", UnavailableError(why))
         await self._drop(slot, slot.loaded)
         self._meters.load_seconds.labels("drain").observe(time.perf_counter() - started)
 

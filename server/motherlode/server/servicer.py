@@ -9,9 +9,8 @@ from typing import Any, final
 
 from typing_extensions import override
 
-from motherlode.server import status
+from motherlode.server import correlation, status
 from motherlode.server.config import ServerConfig
-from motherlode.server.correlation import begin_call
 from motherlode.server.reception import Reception
 from motherlode.server.slot import Catalog
 from motherlode.server.status import StreamIdleError, abort
@@ -32,7 +31,7 @@ class RetrievalServicer(retrieval_pb2_grpc.RetrievalServiceServicer):
 
     @override
     async def TopK(self, request: pb.TopKRequest, context: Any) -> pb.TopKResponse:
-        begin_call(context)
+        correlation.begin_call(context)
         try:
             return await self._reception.answer(
                 request, TOP_K, "TopK", context.time_remaining(), context.caller
@@ -44,7 +43,7 @@ class RetrievalServicer(retrieval_pb2_grpc.RetrievalServiceServicer):
     async def TopKStream(
         self, request_iterator: AsyncIterator[pb.TopKStreamRequest], context: Any
     ) -> AsyncIterator[pb.TopKStreamResponse]:
-        begin_call(context)
+        correlation.begin_call(context)
         stream = _Stream(self._config.max_stream_requests, self._config.max_stream_idle_s)
         reader = asyncio.create_task(self._read(aiter(request_iterator), context, stream))
         try:
@@ -103,6 +102,7 @@ def _stream_error(error: Exception) -> pb.StreamError:
         message=status.message_of(error),
         reason=status.reason_of(error),
         retry_after_s=status.retry_after_s_of(error),
+        request_id=correlation.current().request_id,
     )
 
 

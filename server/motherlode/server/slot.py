@@ -18,6 +18,7 @@ from motherlode.server.statistics import VersionStatistics
 # Slow until the first batches have shown otherwise.
 _DURATION_AT_FIRST_S = 1.0
 _FORGETTING = 0.1
+_UNLOADED = "unloaded; it serves again once an operator loads it"
 
 
 @final
@@ -86,6 +87,7 @@ class Slot:
         canary: The trial that one of them is on; None where there is none.
         trial_error: Why the version that the alias `canary` names is not on trial; or empty.
         is_draining: Whether calls are refused because the versions make way for a new one.
+        is_unloaded: Whether an operator has let the model go: no version is to come in.
         aliases: Versions by alias, as the repository last had them.
         load_error: Why the version that should serve does not; empty where it does.
     """
@@ -98,8 +100,10 @@ class Slot:
         self.canary: Canary | None = None
         self.trial_error = ""
         self.is_draining = False
+        self.is_unloaded = False
         self.aliases: Mapping[str, int] = {}
         self.load_error = ""
+        self._moved = asyncio.Event()
 
     @property
     def loaded(self) -> tuple[ServedVersion, ...]:
@@ -118,11 +122,32 @@ class Slot:
         replaced = [old for old in self.loaded if old.version == new.version and old is not new]
         self.beside = tuple(old for old in self.beside if old.version != new.version)
         self.current, self.kept = new, tuple(earlier[:num_kept])
+        self._moved.set()
         return self.release((*earlier[num_kept:], *replaced))
 
     def add(self, new: ServedVersion) -> None:
         """Puts a version beside the serving one."""
         self.beside = (*self.beside, new)
+
+    def unload(self) -> tuple[ServedVersion, ...]:
+        """Takes all versions out, until `is_unloaded` is taken back; gives them."""
+        self.is_unloaded, self.load_error, self.trial_error = True, _UNLOADED, ""
+        self._moved.set()
+        return self.release(self.loaded)
+
+    async def wait_idle(self, longest_s: float) -> bool:
+        """Whether the last call of all versions ends in so many seconds.
+
+        Returns at once when another version comes to serve, or the model is unloaded.
+        """
+        self._moved.clear()
+        idle = asyncio.create_task(_last_calls(self.loaded))
+        moved = asyncio.create_task(self._moved.wait())
+        await asyncio.wait({idle, moved}, timeout=longest_s, return_when=asyncio.FIRST_COMPLETED)
+        is_idle = idle.done()
+        for task in (idle, moved):
+            task.cancel()
+        return is_idle
 
     def release(self, leaving: Collection[ServedVersion]) -> tuple[ServedVersion, ...]:
         """Takes versions out; gives them."""
@@ -138,8 +163,12 @@ class Slot:
         """The serving version.
 
         Raises:
-            UnavailableError: If no version could be loaded, or a new one is about to be.
+            UnavailableError: If no version could be loaded, a new one is about to be, or the model
+                was unloaded.
         """
+        if self.is_unloaded:
+            why = f"model {self.model} was unloaded by an operator"
+            raise UnavailableError(why, reason="MODEL_UNLOADED")
         if self.is_draining:
             why = f"model {self.model} makes way for a new version"
             raise UnavailableError(why, reason="RELOADING")
@@ -175,6 +204,11 @@ class Slot:
         versions = {served.version for served in self.loaded}
         named = [alias for alias, version in self.aliases.items() if version in versions]
         return served + [f"{self.model}@{alias}" for alias in sorted(named)]
+
+
+async def _last_calls(versions: Collection[ServedVersion]) -> None:
+    for served in versions:
+        await served.wait_idle()
 
 
 @final

@@ -1,4 +1,4 @@
-"""One look at the repository: what is there, whether or not it is any good."""
+"""Looks at the repository: what is there, whether or not it is any good."""
 
 from __future__ import annotations
 
@@ -36,15 +36,28 @@ class Sighting:
     error: str = ""
 
 
-def survey(repository: Repository, wanted: Collection[str]) -> dict[str, Sighting]:
-    """The models of a repository by name: the wanted ones, or all if none is named.
+def model_names(repository: Repository, wanted: Collection[str]) -> list[str]:
+    """The models of a repository, sorted: the wanted ones, or all if none is named.
 
     Raises:
         OSError: If the repository itself cannot be read; that says nothing about its models.
     """
     with os.scandir(repository.path) as entries:
         names = [entry.name for entry in entries if entry.is_dir() and _is_model_name(entry.name)]
-    return {name: _look_at(repository, name) for name in names if not wanted or name in wanted}
+    return sorted(name for name in names if not wanted or name in wanted)
+
+
+def look_at(repository: Repository, model: str) -> Sighting | None:
+    """One model as it is now; None if the repository does not have it.
+
+    Raises:
+        OSError: If the repository itself cannot be read; that says nothing about its models.
+    """
+    if _is_model_name(model) and (repository.path / model).is_dir():
+        return _sighting(repository, model)
+    # A repository that is gone has none either, and is another matter.
+    os.scandir(repository.path).close()
+    return None
 
 
 def fingerprint(folder: Path) -> Fingerprint:
@@ -60,7 +73,7 @@ def fingerprint(folder: Path) -> Fingerprint:
     return tuple(sorted(found))
 
 
-def _look_at(repository: Repository, model: str) -> Sighting:
+def _sighting(repository: Repository, model: str) -> Sighting:
     try:
         with os.scandir(repository.path / model) as entries:
             numbers = [int(entry.name) for entry in entries if _is_number(entry.name)]

@@ -137,7 +137,7 @@ class Trials:
     async def _try(self, slot: Slot, version: int) -> None:
         """Puts a version on trial; an earlier trial goes on until this one can begin."""
         if slot.find(version) is None:
-            failure = await self._intake.take(slot, version, slot.add, may_drain=False)
+            failure = await self._intake.take(slot, version, slot.add)
             if failure is not None:
                 self._refuse(slot, str(failure))
         served, current = slot.find(version), slot.current

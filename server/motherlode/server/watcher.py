@@ -25,12 +25,13 @@ from motherlode.server.metrics import Meters
 from motherlode.server.quiet import QuietThread
 from motherlode.server.retirement import Retirement
 from motherlode.server.slot import Catalog, ServedVersion, Slot
-from motherlode.server.survey import Sighting, survey
+from motherlode.server.survey import Sighting, look_at, model_names
 from motherlode.server.trials import Trials
 
 logger = logging.getLogger(__name__)
 
 _ERRORS_SHOWN = 3
+_VERSIONS_SHOWN = 10
 
 
 @final
@@ -87,18 +88,20 @@ class Watcher:
         """Looks at the repository once; returns when all that it asks for is done."""
         async with self._scan_lock:
             try:
-                found = await self._survey(self._config.models)
+                models = await self.thread.run(self._model_names)
             except OSError as error:
                 logger.warning("the repository cannot be read: %s", error)
                 return
-            self._warn_of_missing(found)
-            self.sightings = found
+            self._warn_of_missing(models)
+            self.sightings = {
+                name: self.sightings[name] for name in models if name in self.sightings
+            }
             for slot in list(self._catalog):
-                if slot.model not in found:
+                if slot.model not in models:
                     await self._remove(slot.model)
-            for model in sorted(found):
+            for model in models:
                 try:
-                    await self._look_again(model)
+                    await self._keep_up(model)
                 except OSError as error:
                     logger.warning("model %s cannot be looked at: %s", model, error)
                 except Exception:
@@ -125,7 +128,36 @@ class Watcher:
         async with self._scan_lock:
             if slot.find(version) is not None:
                 return None
-            return await self.intake.take(slot, version, slot.add, may_drain=False, is_urged=True)
+            return await self.intake.take(slot, version, slot.add, is_urged=True)
+
+    async def load_model(self, model: str) -> Slot:
+        """Has a model serve what should, whatever was done or failed before; gives its slot.
+
+        Raises:
+            NotFoundError: If the repository has no version of it, or it is not to be served.
+            OSError: If the repository cannot be read.
+        """
+        async with self._scan_lock:
+            is_served = not self._config.models or model in self._config.models
+            sighting = await self._look_at(model) if is_served else None
+            if sighting is None or not (sighting.versions or sighting.error):
+                raise NotFoundError("model", model, known=[slot.model for slot in self._catalog])
+            slot = self._catalog.open(model)
+            slot.is_unloaded = False
+            self.intake.forget(model)
+            await self._refresh(slot, sighting)
+            await self._tell_health()
+            return slot
+
+    async def unload_model(self, slot: Slot) -> None:
+        """Lets a model go; no look at the repository brings it back.
+
+        It waits for no load under way: what that brings is let go too.
+        """
+        self.retirement.begin(slot.unload())
+        logger.info("model %s is unloaded", slot.model)
+        await self._health.set_model(slot.model, False)
+        await self._tell_health()
 
     async def validate(self, slot: Slot, version: int) -> tuple[Figure, ...] | LoadFailure:
         """What the gate measures of a version, or why it is refused; it does not stay."""
@@ -162,21 +194,23 @@ class Watcher:
         """Ends the thread after the work under way, if there is some; does not wait for that."""
         self.thread.close()
 
-    async def _survey(self, wanted: Collection[str]) -> dict[str, Sighting]:
-        return await self.thread.run(lambda: survey(self._repository, wanted))
+    def _model_names(self) -> list[str]:
+        return model_names(self._repository, self._config.models)
 
     async def _look_at(self, model: str) -> Sighting | None:
         """One model as it is now; None if the repository has it no more."""
         while True:
             writes = self._alias_writes[model]
-            found = await self._survey([model])
+            sighting = await self.thread.run(lambda: look_at(self._repository, model))
             if writes == self._alias_writes[model]:
                 break
-        self.sightings |= found
-        return found.get(model)
+        if sighting is not None:
+            self.sightings[model] = sighting
+        return sighting
 
-    async def _look_again(self, model: str) -> None:
-        """Looks at one model of a scan: what was seen at first is old once others were loaded."""
+    async def _keep_up(self, model: str) -> None:
+        """Keeps one model like the repository."""
+        # Looked at now, since the models before it may have taken minutes to load.
         sighting = await self._look_at(model)
         if sighting is not None and (sighting.versions or sighting.error):
             await self._refresh(self._catalog.open(model), sighting)
@@ -193,16 +227,49 @@ class Watcher:
     async def _refresh(self, slot: Slot, sighting: Sighting) -> None:
         if sighting.aliases is not None:
             slot.aliases = dict(sighting.aliases)
+        if not sighting.error:
+            self.intake.forget(slot.model, but={*sighting.versions, *slot.aliases.values()})
+        if not slot.is_unloaded:
+            await self._keep_serving(slot, sighting)
+        await self._health.set_model(slot.model, slot.current is not None)
+
+    async def _keep_serving(self, slot: Slot, sighting: Sighting) -> None:
+        errors = await self._bring_in(slot, sighting)
+        await self.trials.refresh(slot)
+        # Else it was unloaded meanwhile, and that is why nothing serves.
+        if not slot.is_unloaded:
+            # Callers see it, and where the server keeps its files is not their business.
+            slot.load_error = _summary(errors).replace(f"{self._repository.path}/", "")
+
+    async def _bring_in(self, slot: Slot, sighting: Sighting) -> list[str]:
+        """Has the version serve that should; gives what is in its way."""
+        if missing := self._missing_version(slot, sighting):
+            if missing != slot.load_error:
+                logger.error("%s", missing)
+            return [missing]
         errors = [sighting.error] if sighting.error else []
         for version in self._candidates(slot, sighting):
             failure = await self._serve(slot, version)
             if failure is None:
                 break
             errors.append(str(failure))
-        await self.trials.refresh(slot)
-        # Callers see it, and where the server keeps its files is not their business.
-        slot.load_error = _summary(errors).replace(f"{self._repository.path}/", "")
-        await self._health.set_model(slot.model, slot.current is not None)
+        return errors
+
+    def _missing_version(self, slot: Slot, sighting: Sighting) -> str:
+        """Of what the serving alias names and nobody has; empty where all is well.
+
+        Nothing serves in its place: it may still be on its way here, and what is newest may be what
+        an operator has taken back.
+        """
+        alias = self._config.serve_alias
+        version = slot.aliases.get(alias)
+        if version is None or sighting.error:
+            return ""
+        if version in sighting.versions or slot.find(version) is not None:
+            return ""
+        known = ", ".join(map(str, sighting.versions[:_VERSIONS_SHOWN])) or "none"
+        there_is = f"the repository has {known}"
+        return f"the alias {alias} names {slot.model}@{version}, which is not there; {there_is}"
 
     def _candidates(self, slot: Slot, sighting: Sighting) -> list[int]:
         """Versions that should serve rather than the current one, best first."""
@@ -226,7 +293,8 @@ class Watcher:
             return None
         loaded = slot.find(version)
         if loaded is None:
-            return await self.intake.take(slot, version, partial(self._place, slot))
+            place, is_wanted = partial(self._place, slot), partial(self._is_wanted, slot, version)
+            return await self.intake.take(slot, version, place, is_wanted=is_wanted)
         self._swap(slot, loaded)
         return None
 
@@ -238,8 +306,10 @@ class Watcher:
         self._swap(slot, served)
 
     def _is_wanted(self, slot: Slot, version: int) -> bool:
-        """Whether no alias says that another version should serve."""
-        return slot.aliases.get(self._config.serve_alias, version) == version
+        """Whether it may serve: no alias names another, and the model is not unloaded."""
+        return (
+            not slot.is_unloaded and slot.aliases.get(self._config.serve_alias, version) == version
+        )
 
     def _swap(self, slot: Slot, served: ServedVersion) -> None:
         retired = slot.swap(served, num_kept=self._config.kept_versions)

@@ -95,6 +95,41 @@ def test_a_request_that_is_too_large_is_no_overload():
     assert type(mapped(code, message)) is errors.TooLargeError
 
 
+@pytest.mark.parametrize(
+    ("said", "meant"),
+    [
+        ("Tls handshake failed: SSL_ERROR_SSL: WRONG_VERSION_NUMBER: OK", "does not speak TLS"),
+        ("CERTIFICATE_VERIFY_FAILED: certificate has expired: OK", "no authority"),
+        ("UNAUTHENTICATED: Hostname Verification Check failed.", "for another name"),
+        ("Socket closed", "it may want TLS"),
+        ("recvmsg: Connection reset by peer", "it may want TLS"),
+    ],
+)
+def test_a_connection_that_does_not_come_about_has_a_hint(said, meant):
+    message = f"failed to connect to all addresses; last error: UNKNOWN: ipv4:127.0.0.1:1: {said}"
+    error = mapped(grpc.StatusCode.UNAVAILABLE, message)
+    assert str(error).startswith("no server answers at host:1 (it")
+    assert meant in str(error)
+
+
+def test_a_call_that_breaks_off_has_no_hint():
+    error = mapped(grpc.StatusCode.UNAVAILABLE, "Socket closed")
+    assert str(error) == "no server answers at host:1 (socket closed)"
+
+
+def test_an_error_has_the_id_that_the_server_gave_and_a_bug_shows_it():
+    info = error_details_pb2.ErrorInfo(reason="INTERNAL")
+    failed = rpc_error(grpc.StatusCode.INTERNAL, "internal error", info)
+    trailers = [*failed.trailing_metadata(), ("x-request-id", "order-12")]
+    failed.trailing_metadata = lambda: trailers
+    error = error_from_rpc(failed, target="host:1")
+    assert (error.request_id, error.message) == ("order-12", "internal error")
+    assert str(error) == "internal error (request order-12)"
+    refused = error_from_status(8, "queue full", reason="QUEUE_FULL", request_id="order-12")
+    assert (refused.request_id, str(refused)) == ("order-12", "queue full")
+    assert mapped(grpc.StatusCode.INTERNAL).request_id == ""
+
+
 def test_an_address_where_nothing_listens_is_named_with_the_cause():
     message = (
         "failed to connect to all addresses; last error: UNKNOWN: ipv4:127.0.0.1:1: "

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from motherlode.core.errors import ConfigError
-from motherlode.core.index.devices import Device, detect_devices, free_ram_bytes
+from motherlode.core.index.devices import Device, detect_devices
 from motherlode.core.index.placement import Plan, Policy, Route, Sizes
 from motherlode.core.index.planner import largest_k, plan_placement
 from motherlode.core.repository import Repository
@@ -268,24 +268,3 @@ def test_the_devices_of_this_machine_begin_with_its_cpu() -> None:
     assert cpu.name == "cpu"
     assert cpu.free_bytes > 0
     assert [device.name for device in gpus] == [f"gpu:{i}" for i in range(len(gpus))]
-
-
-@pytest.mark.parametrize(
-    ("limit", "used", "expected"),
-    [
-        (None, None, 2048 * 1024),
-        ("max\n", "5\n", 2048 * 1024),
-        ("1000000\n", "400000\n", 600_000),
-        ("999999999999\n", "5\n", 2048 * 1024),
-        ("100\n", "400\n", 0),
-    ],
-)
-def test_free_ram_is_what_the_machine_and_the_container_leave(
-    tmp_path: Path, limit: str | None, used: str | None, expected: int
-) -> None:
-    machine = tmp_path / "meminfo"
-    machine.write_text("MemTotal:     4096 kB\nMemAvailable:  2048 kB\n")
-    for name, text in (("limit", limit), ("used", used)):
-        if text is not None:
-            (tmp_path / name).write_text(text)
-    assert free_ram_bytes(machine, tmp_path / "limit", tmp_path / "used") == expected

@@ -4,9 +4,6 @@ import errno
 import json
 import resource
 import shutil
-import signal
-import subprocess
-import sys
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
@@ -23,7 +20,6 @@ from motherlode.core.errors import (
 )
 from motherlode.core.repository import Repository, check_model_name, parse_model_ref
 from motherlode.core.retriever import Retriever
-from motherlode.core.staging import staging_folder
 from tests.support.bundles import publish_tiny, tiny_draft
 
 
@@ -232,36 +228,6 @@ def test_a_number_that_is_taken_in_the_last_moment_is_left_alone(
     assert filled.versions("tiny") == [1, 2, 3, 5]
 
 
-DIE_WHILE_STAGING = """
-import os, signal, sys
-from pathlib import Path
-from motherlode.core.staging import staging_folder
-with staging_folder(Path(sys.argv[1])) as folder:
-    (folder / "encoder.safetensors").write_bytes(b"half")
-    os.kill(os.getpid(), signal.SIGKILL)
-"""
-
-
-def test_what_a_killed_publisher_left_is_hidden_and_goes_with_the_next_publish(
-    filled: Repository,
-) -> None:
-    model = filled.path / "tiny"
-    killed = subprocess.run([sys.executable, "-c", DIE_WHILE_STAGING, str(model)], check=False)
-    assert killed.returncode == -signal.SIGKILL
-    leftovers = [name for name in entries(model) if name.startswith(".staging-")]
-    assert len(leftovers) == 2
-    assert filled.versions("tiny") == [1, 2, 3]
-    assert publish_tiny(filled.path, num_labels=5) == 4
-    assert not [name for name in entries(model) if name.startswith(".")]
-
-
-def test_a_publisher_leaves_the_work_of_a_living_one_alone(filled: Repository) -> None:
-    with staging_folder(filled.path / "tiny") as other:
-        (other / "encoder.safetensors").write_bytes(b"half")
-        publish_tiny(filled.path, num_labels=5)
-        assert (other / "encoder.safetensors").read_bytes() == b"half"
-
-
 def no_space(*_: object, **__: object) -> None:
     raise OSError(errno.ENOSPC, "No space left on device")
 
@@ -333,13 +299,6 @@ def test_a_removed_version_still_answers_where_it_is_loaded(filled: Repository) 
     retriever.check_golden()
 
 
-def test_an_interrupted_removal_is_completed_by_the_next_publish(filled: Repository) -> None:
-    (filled.path / "tiny" / ".removed-0123").mkdir()
-    (filled.path / "tiny" / ".removed-0123" / "labels.arrow").touch()
-    publish_tiny(filled.path, num_labels=5)
-    assert ".removed-0123" not in entries(filled.path / "tiny")
-
-
 def test_a_version_that_cannot_be_removed_is_named(
     filled: Repository, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -377,7 +336,7 @@ def test_aliases_that_cannot_be_read_stop_a_publish_that_would_retire(filled: Re
 def test_versions_that_cannot_be_retired_are_a_warning_after_the_publish(
     filled: Repository, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr("motherlode.core.repository.remove_folder", no_space)
+    monkeypatch.setattr("motherlode.core.repository.hide_folder", no_space)
     assert filled.publish("tiny", tiny_draft(num_labels=5), keep=1) == 4
     assert "older versions of tiny stay" in caplog.text
 
@@ -392,6 +351,11 @@ def test_what_would_stop_a_publish_is_found_before_it(
     (tmp_path / "file").touch()
     with pytest.raises(BundleError, match="cannot publish"):
         Repository(tmp_path / "file").check_publish("tiny")
+    lock = filled.path / "tiny" / ".lock"
+    lock.unlink(missing_ok=True)
+    lock.mkdir()
+    with pytest.raises(BundleError, match="tiny: cannot publish: Is a directory"):
+        filled.check_publish("tiny")
     monkeypatch.setattr("motherlode.core.repository.tempfile.TemporaryFile", no_space)
     with pytest.raises(BundleError, match="tiny: cannot publish: No space left"):
         filled.check_publish("tiny")

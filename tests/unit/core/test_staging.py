@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import errno
 import os
 from pathlib import Path
 
@@ -97,3 +98,22 @@ def test_a_lock_that_another_holds_for_ever_is_given_up(
         pass
     with locked(tmp_path / "lock"):
         pass
+
+
+def test_a_lock_file_of_another_user_can_be_held_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / ".lock"
+    path.touch()
+    opened = os.open
+
+    def not_to_write(file: Path, flags: int, *mode: int) -> int:
+        if flags & os.O_RDWR:
+            raise PermissionError(errno.EACCES, "Permission denied", str(file))
+        return opened(file, flags, *mode)
+
+    monkeypatch.setattr(os, "open", not_to_write)
+    with locked(path):
+        monkeypatch.setattr("motherlode.core.staging._LONGEST_WAIT_S", 0.0)
+        with pytest.raises(TimeoutError), locked(path):
+            pass

@@ -1,7 +1,5 @@
 from __future__ import annotations
 
-from pathlib import Path
-
 import pytest
 
 from motherlode.server.admission import (
@@ -11,7 +9,6 @@ from motherlode.server.admission import (
     Occupancy,
     ReloadPolicy,
     Way,
-    available_bytes,
 )
 
 GIB = 2**30
@@ -102,54 +99,3 @@ def test_a_limit_counts_what_all_versions_are_predicted_to_have(
 def test_a_limit_holds_for_the_first_version_too() -> None:
     with pytest.raises(AdmissionError, match="room for 99"):
         choose(10 * GIB, Occupancy(), limit=99)
-
-
-def machine(folder: Path, available_kib: int, group: str = "/") -> tuple[Path, Path]:
-    proc, cgroups = folder / "proc", folder / "cgroup"
-    (proc / "self").mkdir(parents=True)
-    cgroups.mkdir()
-    meminfo = f"MemTotal: 9 kB\nMemAvailable:   {available_kib} kB\nSwapFree: 5 kB\n"
-    (proc / "meminfo").write_text(meminfo, "ascii")
-    (proc / "self" / "cgroup").write_text(f"0::{group}\n", "utf-8")
-    return proc, cgroups
-
-
-def limit_group(folder: Path, limit: int | str, used: int, cached: int) -> None:
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / "memory.max").write_text(f"{limit}\n", "ascii")
-    (folder / "memory.current").write_text(f"{used}\n", "ascii")
-    stat = f"anon 7\ninactive_file {cached - 1}\nactive_file 1\n"
-    (folder / "memory.stat").write_text(stat, "ascii")
-
-
-def test_without_a_control_group_the_machine_counts(tmp_path: Path) -> None:
-    assert available_bytes(*machine(tmp_path, 4096)) == 4096 * KIB
-
-
-def test_a_group_without_a_limit_changes_nothing(tmp_path: Path) -> None:
-    proc, cgroups = machine(tmp_path, 4096)
-    limit_group(cgroups, "max", 1000, 10)
-    assert available_bytes(proc, cgroups) == 4096 * KIB
-
-
-@pytest.mark.parametrize("limited", ["", "pod", "pod/container"])
-def test_the_tightest_group_counts_and_cached_files_are_free(tmp_path: Path, limited: str) -> None:
-    proc, cgroups = machine(tmp_path, 4096, "/pod/container")
-    limit_group(cgroups / limited, 1_000_000, 700_000, 200_000)
-    assert available_bytes(proc, cgroups) == 500_000
-
-
-def test_a_group_above_its_limit_leaves_nothing(tmp_path: Path) -> None:
-    proc, cgroups = machine(tmp_path, 4096)
-    limit_group(cgroups, 1000, 5000, 10)
-    assert available_bytes(proc, cgroups) == 0
-
-
-def test_a_group_outside_the_namespace_is_not_looked_for(tmp_path: Path) -> None:
-    proc, cgroups = machine(tmp_path, 4096, "/../../other")
-    limit_group(tmp_path / "other", 1000, 0, 1)
-    assert available_bytes(proc, cgroups) == 4096 * KIB
-
-
-def test_this_machine_can_be_read() -> None:
-    assert available_bytes() > 0

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import os
 import sys
 from pathlib import Path
 
@@ -26,19 +25,3 @@ def test_a_system_that_does_not_tell_gives_zero(tmp_path: Path, text: str | None
     if text is not None:
         status.write_text(text, "ascii")
     assert anonymous_bytes(status) == 0
-
-
-MACHINE = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-
-
-@pytest.mark.parametrize(
-    ("text", "expected"),
-    [("1048576\n", 2**20), ("max\n", MACHINE), ("9223372036854771712\n", MACHINE), (None, MACHINE)],
-)
-def test_the_limit_is_the_containers_or_the_machines(
-    tmp_path: Path, text: str | None, expected: int
-) -> None:
-    limit = tmp_path / "memory.max"
-    if text is not None:
-        limit.write_text(text, "ascii")
-    assert limit_bytes((tmp_path / "nothing", limit)) == expected

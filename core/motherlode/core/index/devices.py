@@ -4,13 +4,9 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass
-from pathlib import Path
 from typing import final
 
-# Where Linux says how much memory a container may have and has.
-_CONTAINER_LIMIT = Path("/sys/fs/cgroup/memory.max")
-_CONTAINER_USED = Path("/sys/fs/cgroup/memory.current")
-_MACHINE = Path("/proc/meminfo")
+from motherlode.core.memory import available_bytes
 
 
 @final
@@ -44,7 +40,7 @@ def detect_devices() -> tuple[Device, ...]:
     from motherlode.core.index.faiss import num_gpus  # noqa: PLC0415
 
     cores = len(os.sched_getaffinity(0))
-    cpu = Device(name="cpu", description=f"{cores} cores", free_bytes=free_ram_bytes())
+    cpu = Device(name="cpu", description=f"{cores} cores", free_bytes=available_bytes())
     num_torch = torch.cuda.device_count() if torch.cuda.is_available() else 0
     num_faiss = num_gpus()
     gpus = (
@@ -58,23 +54,3 @@ def detect_devices() -> tuple[Device, ...]:
         for number in range(max(num_torch, num_faiss))
     )
     return cpu, *gpus
-
-
-def free_ram_bytes(
-    machine: Path = _MACHINE, limit: Path = _CONTAINER_LIMIT, used: Path = _CONTAINER_USED
-) -> int:
-    """RAM that can be taken without swapping: the machine's, or what a container leaves of it.
-
-    Args:
-        machine: Linux's `meminfo`.
-        limit: Bytes that the container may have, or `max`; it need not be there.
-        used: Bytes that the container has.
-    """
-    lines = machine.read_text(encoding="ascii").splitlines()
-    amounts = {name: value for name, _, value in (line.partition(":") for line in lines)}
-    free_bytes = 1024 * int(amounts["MemAvailable"].split()[0])
-    try:
-        left_bytes = int(limit.read_text("ascii")) - int(used.read_text("ascii"))
-    except (OSError, ValueError):
-        return free_bytes
-    return max(0, min(free_bytes, left_bytes))

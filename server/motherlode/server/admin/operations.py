@@ -22,7 +22,7 @@ from motherlode.core.errors import (
 from motherlode.core.manifest import MANIFEST_FILE
 from motherlode.core.repository import Repository
 from motherlode.server.config import ServerConfig
-from motherlode.server.failure import LoadFailure, LoadRefusedError
+from motherlode.server.failure import LoadFailure, LoadRefusedError, RepositoryUnusableError
 from motherlode.server.gate import Figure
 from motherlode.server.slot import Slot
 from motherlode.server.trials import CANARY
@@ -54,10 +54,37 @@ class Operations:
         Raises:
             LoadRefusedError: If it does not pass every stage.
         """
+        self._check_not_unloaded(slot)
         await self._check_exists(slot, version)
         failure = await self._watcher.load(slot, version)
         if failure is not None:
             raise LoadRefusedError(failure)
+        self._check_not_unloaded(slot)
+
+    async def load_model(self, model: str) -> Slot:
+        """Has a model serve what it should, with nothing held against it; gives its slot.
+
+        Raises:
+            NotFoundError: If the repository has no such model, or it is not to be served.
+            LoadRefusedError: If the version that should serve does not pass every stage; what
+                served before goes on, and an older version may have come in.
+            RepositoryUnusableError: If the repository does not say which should, or lacks it.
+            UnsupportedError: If the model is unloaded meanwhile.
+        """
+        slot = await self._watcher.load_model(model)
+        self._check_not_unloaded(slot)
+        if slot.load_error:
+            failures = self._watcher.intake.failures
+            newest = max((version for name, version in failures if name == model), default=0)
+            failure = failures.get((model, slot.aliases.get(self._serve_alias, newest)))
+            if failure is None:
+                raise RepositoryUnusableError(slot.load_error)
+            raise LoadRefusedError(failure)
+        return slot
+
+    async def unload_model(self, slot: Slot) -> None:
+        """Lets a model go: it serves nothing until it is loaded again, or the server restarts."""
+        await self._watcher.unload_model(slot)
 
     def unload(self, slot: Slot, version: int) -> None:
         """Lets a version go.
@@ -91,6 +118,8 @@ class Operations:
     async def set_alias(self, slot: Slot, alias: str, version: int) -> None:
         """Sets an alias in the repository; the one that decides what serves moves what serves.
 
+        Of a model that is unloaded it says what is to serve once it is loaded.
+
         Raises:
             ConfigError: If it is not a name for an alias.
             LoadRefusedError: If the version should serve and cannot; the alias is as it was then.
@@ -116,10 +145,12 @@ class Operations:
                 one, else of the repository.
 
         Raises:
-            UnsupportedError: If there is no earlier version, or no alias decides what serves.
+            UnsupportedError: If there is no earlier version, no alias decides what serves, or the
+                model is unloaded.
             LoadRefusedError: If it had to be loaded and does not pass every stage.
         """
         async with self._locks[slot.model]:
+            self._check_not_unloaded(slot)
             target = await self._earlier(slot) if version is None else version
             await self._set_alias(slot, self._deciding_alias(), target)
 
@@ -164,7 +195,8 @@ class Operations:
                 self._watcher.serve_loaded(slot, version)
             else:
                 await self._try_again(slot, version)
-            if alias == self._serve_alias and not self._serves(slot, version):
+            is_to_serve = alias == self._serve_alias and not slot.is_unloaded
+            if is_to_serve and not self._serves(slot, version):
                 self._refuse(slot, version)
         if alias == self._serve_alias and before.get(CANARY) == version:
             # Promoted: its trial is over, if it did not end by itself meanwhile.
@@ -247,6 +279,10 @@ class Operations:
             if earlier:
                 return max(earlier)
         raise UnsupportedError(f"model {slot.model} has no version before {current}")
+
+    def _check_not_unloaded(self, slot: Slot) -> None:
+        if slot.is_unloaded:
+            raise UnsupportedError(f"model {slot.model} is unloaded; load it first")
 
     def _deciding_alias(self) -> str:
         if not self._serve_alias:

@@ -2,41 +2,33 @@
 
 from __future__ import annotations
 
-import asyncio
-import logging
-from collections.abc import Coroutine
-from typing import Any, TypeVar, final
+from typing import Any, final
 
-import grpc
 from typing_extensions import override
 
-from motherlode.core.errors import BundleError
 from motherlode.server.admin.operations import Operations
+from motherlode.server.admin.under_way import UnderWay
 from motherlode.server.admin.wire import figure_message, model_status
-from motherlode.server.failure import RepositoryUnusableError
 from motherlode.server.slot import Catalog, Slot
-from motherlode.server.status import abort, code_of
+from motherlode.server.status import abort
 from motherlode.server.watcher import Watcher
 from motherlode.v1 import model_admin_pb2 as pb
 from motherlode.v1 import model_admin_pb2_grpc
 
-logger = logging.getLogger(__name__)
-
 SERVICE = "motherlode.v1.ModelAdminService"
-
-_Result = TypeVar("_Result")
 
 
 @final
 class AdminServicer(model_admin_pb2_grpc.ModelAdminServiceServicer):
     """Finds the model, has the operation done, and tells how the model stands then."""
 
-    def __init__(self, catalog: Catalog, watcher: Watcher, operations: Operations) -> None:
+    def __init__(
+        self, catalog: Catalog, watcher: Watcher, operations: Operations, under_way: UnderWay
+    ) -> None:
         self._catalog = catalog
         self._watcher = watcher
         self._operations = operations
-        # Held here, for the event loop does not.
-        self._under_way: set[asyncio.Task[Any]] = set()
+        self._under_way = under_way
 
     @override
     async def ListModels(
@@ -49,8 +41,23 @@ class AdminServicer(model_admin_pb2_grpc.ModelAdminServiceServicer):
         self, request: pb.LoadVersionRequest, context: Any
     ) -> pb.LoadVersionResponse:
         slot = await self._find(request.model, context)
-        await self._done(self._operations.load(slot, request.version), context)
+        await self._under_way.complete(self._operations.load(slot, request.version), context)
         return pb.LoadVersionResponse(model=self._status(slot))
+
+    @override
+    async def LoadModel(self, request: pb.LoadModelRequest, context: Any) -> pb.LoadModelResponse:
+        # One that was just put into the repository is not in the catalog yet.
+        model = request.model or (await self._find("", context)).model
+        slot = await self._under_way.complete(self._operations.load_model(model), context)
+        return pb.LoadModelResponse(model=self._status(slot))
+
+    @override
+    async def UnloadModel(
+        self, request: pb.UnloadModelRequest, context: Any
+    ) -> pb.UnloadModelResponse:
+        slot = await self._find(request.model, context)
+        await self._under_way.complete(self._operations.unload_model(slot), context)
+        return pb.UnloadModelResponse(model=self._status(slot))
 
     @override
     async def UnloadVersion(
@@ -68,7 +75,9 @@ class AdminServicer(model_admin_pb2_grpc.ModelAdminServiceServicer):
         self, request: pb.ValidateVersionRequest, context: Any
     ) -> pb.ValidateVersionResponse:
         slot = await self._find(request.model, context)
-        figures = await self._done(self._operations.validate(slot, request.version), context)
+        figures = await self._under_way.complete(
+            self._operations.validate(slot, request.version), context
+        )
         return pb.ValidateVersionResponse(figures=map(figure_message, figures))
 
     @override
@@ -78,13 +87,15 @@ class AdminServicer(model_admin_pb2_grpc.ModelAdminServiceServicer):
             work = self._operations.set_alias(slot, request.alias, request.version)
         else:
             work = self._operations.remove_alias(slot, request.alias)
-        await self._done(work, context)
+        await self._under_way.complete(work, context)
         return pb.SetAliasResponse(model=self._status(slot))
 
     @override
     async def Rollback(self, request: pb.RollbackRequest, context: Any) -> pb.RollbackResponse:
         slot = await self._find(request.model, context)
-        await self._done(self._operations.roll_back(slot, request.version or None), context)
+        await self._under_way.complete(
+            self._operations.roll_back(slot, request.version or None), context
+        )
         return pb.RollbackResponse(model=self._status(slot))
 
     @override
@@ -94,7 +105,7 @@ class AdminServicer(model_admin_pb2_grpc.ModelAdminServiceServicer):
             work = self._operations.set_canary(slot, request.version, request.percent)
         else:
             work = self._operations.end_canary(slot)
-        await self._done(work, context)
+        await self._under_way.complete(work, context)
         return pb.SetCanaryResponse(model=self._status(slot))
 
     async def _find(self, model: str, context: Any) -> Slot:
@@ -105,35 +116,3 @@ class AdminServicer(model_admin_pb2_grpc.ModelAdminServiceServicer):
 
     def _status(self, slot: Slot) -> pb.ModelStatus:
         return model_status(slot, self._watcher)
-
-    async def _done(self, work: Coroutine[Any, Any, _Result], context: Any) -> _Result:
-        """What the work gives; an error of it ends the call.
-
-        The work goes on where the caller gives up: half of it done would be the worst outcome.
-        """
-        task = asyncio.create_task(work)
-        self._under_way.add(task)
-        task.add_done_callback(self._under_way.discard)
-        try:
-            return await asyncio.shield(task)
-        except asyncio.CancelledError:
-            if not task.done():
-                logger.warning("nobody waits for an operation any more; it goes on")
-                task.add_done_callback(_tell_outcome)
-            raise
-        except (BundleError, OSError) as error:
-            await abort(context, RepositoryUnusableError(str(error)))
-        except Exception as error:
-            if code_of(error) is grpc.StatusCode.INTERNAL:
-                logger.error("an operation failed", exc_info=error)
-            await abort(context, error)
-
-
-def _tell_outcome(task: asyncio.Task[Any]) -> None:
-    """Of an operation that nobody waits for."""
-    if task.cancelled():
-        logger.warning("an operation that nobody waited for was cut off")
-    elif error := task.exception():
-        logger.error("an operation that nobody waited for failed: %s", error)
-    else:
-        logger.info("an operation that nobody waited for is done")

@@ -21,6 +21,7 @@ def model_status(slot: Slot, watcher: Watcher) -> pb.ModelStatus:
         name=slot.model,
         serving_version=0 if slot.current is None else slot.current.version,
         load_error=slot.load_error,
+        is_unloaded=slot.is_unloaded,
         aliases=dict(slot.aliases),
         canary=_canary(slot),
         versions=[_version(slot, watcher, one, leaving.get(one)) for one in versions],

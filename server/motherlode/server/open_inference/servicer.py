@@ -9,7 +9,7 @@ from typing import Any, final
 import grpc
 from typing_extensions import override
 
-from motherlode.core.errors import InvalidInputError, MotherlodeError, NotFoundError
+from motherlode.core.errors import MotherlodeError, NotFoundError
 from motherlode.inference import open_inference_pb2 as pb
 from motherlode.inference import open_inference_pb2_grpc
 from motherlode.server.config import ServerConfig
@@ -20,6 +20,7 @@ from motherlode.server.open_inference.models import (
     model_metadata,
     model_statistics,
 )
+from motherlode.server.open_inference.repository import RepositoryControl, check_repository
 from motherlode.server.open_inference.wire import (
     MODEL_INFER,
     find_version,
@@ -31,13 +32,12 @@ from motherlode.server.status import UnimplementedError, abort
 
 _SERVICE = "inference.GRPCInferenceService"
 _EXTENSIONS = ("model_configuration", "parameters", "statistics")
+_REPOSITORY_EXTENSION = "model_repository"
+_FOR_OPERATORS = "is for operators: ask the admin port (the setting `admin`, usually port 8003)"
 
-_NO_ADMIN = "models come and go with the repository; there is no admin role that could be asked"
 _NO_SHARED_MEMORY = "tensors are read from messages alone, not from shared memory"
 _NO_SETTINGS = "the server's settings do not change while it runs"
 _REFUSED = {
-    "RepositoryModelLoad": _NO_ADMIN,
-    "RepositoryModelUnload": _NO_ADMIN,
     "SystemSharedMemoryStatus": _NO_SHARED_MEMORY,
     "SystemSharedMemoryRegister": _NO_SHARED_MEMORY,
     "SystemSharedMemoryUnregister": _NO_SHARED_MEMORY,
@@ -53,9 +53,23 @@ _NO_STREAM = "ask with ModelInfer, or with motherlode.v1.RetrievalService/TopKSt
 
 @final
 class InferenceServicer(open_inference_pb2_grpc.GRPCInferenceServiceServicer):
-    """Answers in tensors, by way of the reception that answers `motherlode.v1` too."""
+    """Answers in tensors, by way of the reception that answers `motherlode.v1` too.
 
-    def __init__(self, config: ServerConfig, catalog: Catalog, reception: Reception) -> None:
+    Args:
+        config: The server's settings.
+        catalog: What it serves.
+        reception: Takes what is inferred.
+        control: Loads and unloads models; None where callers are no operators.
+    """
+
+    def __init__(
+        self,
+        config: ServerConfig,
+        catalog: Catalog,
+        reception: Reception,
+        control: RepositoryControl | None = None,
+    ) -> None:
+        self._control = control
         self._config = config
         self._catalog = catalog
         self._reception = reception
@@ -88,8 +102,9 @@ class InferenceServicer(open_inference_pb2_grpc.GRPCInferenceServiceServicer):
     async def ServerMetadata(
         self, request: pb.ServerMetadataRequest, context: Any
     ) -> pb.ServerMetadataResponse:
+        more = () if self._control is None else (_REPOSITORY_EXTENSION,)
         return pb.ServerMetadataResponse(
-            name="motherlode", version=self._server_version, extensions=_EXTENSIONS
+            name="motherlode", version=self._server_version, extensions=(*_EXTENSIONS, *more)
         )
 
     @override
@@ -123,12 +138,10 @@ class InferenceServicer(open_inference_pb2_grpc.GRPCInferenceServiceServicer):
     async def RepositoryIndex(
         self, request: pb.RepositoryIndexRequest, context: Any
     ) -> pb.RepositoryIndexResponse:
-        if request.repository_name:
-            expected = "no name, as there is one repository"
-            name = request.repository_name
-            await abort(
-                context, InvalidInputError("repository_name", expected=expected, actual=name)
-            )
+        try:
+            check_repository(request.repository_name)
+        except MotherlodeError as error:
+            await abort(context, error)
         models = [
             entry
             for slot in self._catalog
@@ -136,6 +149,26 @@ class InferenceServicer(open_inference_pb2_grpc.GRPCInferenceServiceServicer):
             if entry.state == "READY" or not request.ready
         ]
         return pb.RepositoryIndexResponse(models=models)
+
+    @override
+    async def RepositoryModelLoad(
+        self, request: pb.RepositoryModelLoadRequest, context: Any
+    ) -> pb.RepositoryModelLoadResponse:
+        try:
+            await self._for_operators("RepositoryModelLoad").load(request, context)
+        except MotherlodeError as error:
+            await abort(context, in_terms_of_tensors(error))
+        return pb.RepositoryModelLoadResponse()
+
+    @override
+    async def RepositoryModelUnload(
+        self, request: pb.RepositoryModelUnloadRequest, context: Any
+    ) -> pb.RepositoryModelUnloadResponse:
+        try:
+            await self._for_operators("RepositoryModelUnload").unload(request, context)
+        except MotherlodeError as error:
+            await abort(context, in_terms_of_tensors(error))
+        return pb.RepositoryModelUnloadResponse()
 
     @override
     async def ModelInfer(
@@ -148,6 +181,11 @@ class InferenceServicer(open_inference_pb2_grpc.GRPCInferenceServiceServicer):
             )
         except Exception as error:
             await abort(context, in_terms_of_tensors(error))
+
+    def _for_operators(self, method: str) -> RepositoryControl:
+        if self._control is None:
+            raise UnimplementedError(f"{method} {_FOR_OPERATORS}")
+        return self._control
 
     async def _find(self, name: str, version: str, context: Any) -> ServedVersion:
         try:

@@ -18,8 +18,9 @@ from prometheus_client import (
     ProcessCollector,
 )
 
+from motherlode.core.memory import limit_bytes
 from motherlode.server.histogram import Histogram
-from motherlode.server.process_memory import anonymous_bytes, limit_bytes
+from motherlode.server.process_memory import anonymous_bytes
 
 STAGES = ("queue", "features", "encode", "search", "rank", "write")
 QUEUE_REASONS = ("queue_full", "queue_bytes", "queue_delay", "queue_deadline")

@@ -4,10 +4,6 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from motherlode.core.memory import limit_bytes
-
-__all__ = ["anonymous_bytes", "limit_bytes"]
-
 _STATUS = Path("/proc/self/status")
 
 

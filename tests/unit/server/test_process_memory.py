@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from motherlode.server.process_memory import anonymous_bytes, limit_bytes
+from motherlode.core.memory import limit_bytes
+from motherlode.server.process_memory import anonymous_bytes
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="/proc is Linux's")

@@ -119,7 +119,8 @@ class OverloadedError(MotherlodeError):
 
     Attributes:
         retry_after_s: Seconds after which a retry may succeed.
-        reason: One word for programs: QUEUE_FULL, QUEUE_BYTES, QUEUE_DELAY or QUEUE_DEADLINE.
+        reason: One word for programs: QUEUE_FULL, QUEUE_BYTES, QUEUE_DELAY, QUEUE_DEADLINE or
+            UNFETCHED_ANSWERS.
     """
 
     def __init__(self, message: str, *, retry_after_s: float, reason: str = "QUEUE_FULL") -> None:

@@ -6,10 +6,8 @@ import asyncio
 import logging
 from typing import Any, NoReturn, final
 
-import grpc
 from typing_extensions import override
 
-from motherlode.core.errors import MotherlodeError
 from motherlode.server.http2 import frames
 from motherlode.server.http2.counts import Counts
 from motherlode.server.http2.frame_reader import (
@@ -22,21 +20,20 @@ from motherlode.server.http2.frames import Code, ConnectionFaultError, Kind, Set
 from motherlode.server.http2.headers import HeadReader, RequestHead, block_of
 from motherlode.server.http2.host import Host
 from motherlode.server.http2.lifetime import Due, Lifetime
-from motherlode.server.http2.method import CallEndedError, Method
+from motherlode.server.http2.method import Method
+from motherlode.server.http2.outbox import Outbox
+from motherlode.server.http2.outflow import Outflow, checked_window
+from motherlode.server.http2.patience import Patience
+from motherlode.server.http2.refusals import refusal_of
 from motherlode.server.http2.strangers import answer_to_stranger, peer_name
-from motherlode.server.http2.stream import Stream
-from motherlode.server.status import failure_of
+from motherlode.server.http2.stream import STREAM_WINDOW, Stream
 
 logger = logging.getLogger(__name__)
 
-# Room for a caller's bytes: in one stream, and in all together.
-_STREAM_WINDOW = 2**20
+# Room for a caller's bytes, in all streams together.
 _CONNECTION_WINDOW = 2**24
-# Frames that carry no call forward, between two looks of the clock; and bytes that nobody fetches.
-_MAX_IDLE_FRAMES = 10_000
-_MAX_UNFETCHED_BYTES = 2**22
-# What is sent at once, although more may come in the same turn of the loop.
-_MAX_OUTBOX_BYTES = 2**16
+# Streams that are looked at in the time of one frame.
+_STREAMS_PER_FRAME = 64
 _DRAIN_PING = b"draining"
 _KEEPALIVE_PING = b"are you?"
 
@@ -47,9 +44,7 @@ class Connection(asyncio.Protocol):
 
     Attributes:
         peer: Address of the caller, as gRPC writes it.
-        window: Bytes that the peer has room for in all streams together.
-        peer_stream_window: Bytes that it has room for in a new stream.
-        waiting: Streams that have more to send than there is room for.
+        outflow: What waits to be sent.
         num_running: Methods that have not returned.
     """
 
@@ -58,40 +53,39 @@ class Connection(asyncio.Protocol):
         self.loop = loop
         self.peer = ""
         self.counts = Counts()
-        self.window = self.peer_stream_window = frames.INITIAL_WINDOW
-        self.waiting: dict[int, Stream] = {}
+        self.outflow = Outflow()
         self.num_running = 0
         self._host = host
         self._number = 0
         self._transport: Any = None
         self._streams: dict[int, Stream] = {}
         self._heads = HeadReader(host.limits.max_metadata_bytes)
-        self._peer_frame_bytes = frames.INITIAL_FRAME_BYTES
-        self._is_paused = False
-        self._outbox: list[bytes] = []
-        self._num_outbox_bytes = 0
-        self._last_id = 0
+        self._outbox = Outbox(loop)
+        # The last stream that was looked at, and the last that there was.
+        self._last_id = self._last_seen_id = 0
         self._num_ungranted = 0
-        self._num_idle_frames = 0
+        self._patience = Patience()
         self._lifetime = Lifetime(host.limits, loop.time())
         self._is_final = False
         handlers: dict[int, FrameHandler] = {
             Kind.DATA: self._on_data,
             Kind.HEADERS: self._on_block,
-            Kind.PRIORITY: self._on_nothing,
             Kind.RST_STREAM: self._on_rst_stream,
             Kind.SETTINGS: self._on_settings,
             Kind.PUSH_PROMISE: self._on_push_promise,
             Kind.PING: self._on_ping,
             Kind.WINDOW_UPDATE: self._on_window_update,
         }
-        self._reader: FrameReader | None = FrameReader(handlers, self._heads.max_block_bytes)
+        self._reader: FrameReader | None = FrameReader(
+            handlers, self._on_other, self._heads.max_block_bytes
+        )
 
     # What the transport tells it.
 
     @override
     def connection_made(self, transport: Any) -> None:
         self._transport = transport
+        self._outbox.open(transport)
         self.peer = peer_name(transport.get_extra_info("peername"))
         self._number = self._host.connected(self)
         tls = transport.get_extra_info("ssl_object")
@@ -101,7 +95,7 @@ class Connection(asyncio.Protocol):
         limits = self.limits
         told = {
             Setting.MAX_CONCURRENT_STREAMS: limits.max_calls,
-            Setting.INITIAL_WINDOW_SIZE: _STREAM_WINDOW,
+            Setting.INITIAL_WINDOW_SIZE: STREAM_WINDOW,
             Setting.MAX_FRAME_SIZE: MAX_FRAME_BYTES,
             Setting.MAX_HEADER_LIST_SIZE: limits.max_metadata_bytes,
         }
@@ -124,65 +118,39 @@ class Connection(asyncio.Protocol):
 
     @override
     def pause_writing(self) -> None:
-        self._is_paused = True
+        self.outflow.is_paused = True
 
     @override
     def resume_writing(self) -> None:
-        self._is_paused = False
-        self.pump()
+        self.outflow.is_paused = False
+        self.outflow.pump()
 
     @override
     def connection_lost(self, exc: Exception | None) -> None:
-        self._is_paused = True
-        self._transport = None
+        if self._transport is None:
+            return
+        # Without a reader, nothing refers to this connection in a circle.
+        self._reader = self._transport = None
+        self._outbox.close()
         for stream in list(self._streams.values()):
             stream.cancel()
         self._host.disconnected(self._number)
 
     # What its streams need.
 
-    @property
-    def room(self) -> int:
-        """Largest DATA frame that can be sent now; negative where none can."""
-        return -1 if self._is_paused else min(self.window, self._peer_frame_bytes)
-
     def write(self, data: bytes) -> None:
-        """Sends bytes as they are; those of one turn of the loop together."""
-        self._outbox.append(data)
-        self._num_outbox_bytes += len(data)
+        """Sends bytes as they are."""
         # To wait for company is of use only where others are about to be answered.
-        if len(self._streams) < 2 or self._num_outbox_bytes > _MAX_OUTBOX_BYTES:
-            self._flush()
-        elif len(self._outbox) == 1:
-            self.loop.call_soon(self._flush)
-
-    def _flush(self) -> None:
-        if self._transport is not None and self._outbox:
-            self._transport.write(b"".join(self._outbox))
-        self._outbox.clear()
-        self._num_outbox_bytes = 0
-
-    def grant(self, stream_id: int, num_bytes: int) -> int:
-        """Lets the peer send more in a stream, once it is worth a frame; gives what is left."""
-        if num_bytes < _STREAM_WINDOW // 2:
-            return num_bytes
-        self.write(frames.window_update(stream_id, num_bytes))
-        return 0
-
-    def pump(self) -> None:
-        """Sends what waits, one frame of each stream in turn, as long as there is room."""
-        has_room = True
-        while has_room and not self._is_paused:
-            has_room = False
-            for stream in list(self.waiting.values()):
-                has_room |= stream.pump()
+        self._outbox.put(data, at_once=len(self._streams) < 2)
 
     def forget(self, stream: Stream, *, is_good: bool) -> None:
         """A stream is over, well or not."""
-        self.counts.num_succeeded += is_good
-        self.counts.num_failed += not is_good
+        if is_good:
+            self.counts.num_succeeded += 1
+            self._patience.regain()
+        else:
+            self.counts.num_failed += 1
         self._streams.pop(stream.id, None)
-        self.waiting.pop(stream.id, None)
         self._lifetime.used = self.loop.time()
         self._close_if_done()
 
@@ -197,11 +165,21 @@ class Connection(asyncio.Protocol):
         """Calls under way."""
         return len(self._streams)
 
+    @property
+    def was_made(self) -> bool:
+        """Whether it ever stood."""
+        return self._number > 0
+
+    @property
+    def is_under_way(self) -> bool:
+        """Whether calls may come on it."""
+        return self._reader is not None and self._reader.has_settings and not self._is_final
+
     def look(self, now: float) -> None:
         """Looks at the clock: at the loop's time `now`, is anything overdue?"""
-        self._num_idle_frames = 0
-        is_under_way = self._reader is not None and self._reader.has_settings
-        due = self._lifetime.due(now, is_under_way=is_under_way, has_calls=bool(self._streams))
+        self._patience.renew()
+        has_begun = self._reader is not None and self._reader.has_settings
+        due = self._lifetime.due(now, is_under_way=has_begun, has_calls=bool(self._streams))
         if due is Due.ABORT:
             self.abort()
         elif due is Due.END:
@@ -247,7 +225,7 @@ class Connection(asyncio.Protocol):
         self._close()
 
     def _close(self) -> None:
-        self._flush()
+        self._outbox.close()
         if self._transport is not None:
             self._transport.close()
 
@@ -273,13 +251,13 @@ class Connection(asyncio.Protocol):
             self.write(frames.window_update(frames.WHOLE_CONNECTION, self._num_ungranted))
             self._num_ungranted = 0
         if not payload:
-            self._count_idle_frame()
+            self._spend()
         stream = self._streams.get(stream_id)
         if stream is not None:
             data = frames.unpadded(payload, flags)
-            stream.receive(data, is_last=bool(flags & frames.END_STREAM))
-        elif stream_id > self._last_id or not stream_id % 2:
-            raise ConnectionFaultError(Code.PROTOCOL_ERROR, "DATA of a stream never opened")
+            stream.receive(data, len(payload), is_last=bool(flags & frames.END_STREAM))
+        else:
+            self._check_seen(stream_id)
 
     def _on_block(self, flags: int, stream_id: int, block: bytes) -> None:
         # In any case, since later blocks may refer to it.
@@ -289,118 +267,133 @@ class Connection(asyncio.Protocol):
         if stream is not None:
             if not is_last:
                 raise ConnectionFaultError(Code.PROTOCOL_ERROR, "a second head of a stream")
-            stream.receive(b"", is_last=True)
+            stream.receive(b"", 0, is_last=True)
         elif not stream_id % 2:
             raise ConnectionFaultError(Code.PROTOCOL_ERROR, f"a caller opens stream {stream_id}")
-        elif stream_id > self._last_id and not self._is_final:
-            self._last_id = stream_id
-            self._open(stream_id, head, is_last=is_last)
+        elif stream_id > self._last_seen_id:
+            self._last_seen_id = stream_id
+            if not self._is_final:
+                self._last_id = stream_id
+                self._open(stream_id, head, is_last=is_last)
+        else:
+            # It may be the end of what was answered before its end.
+            self._spend()
+
+    def _check_seen(self, stream_id: int) -> None:
+        """Something has come about a stream that is not there; it has to be one that was."""
+        if stream_id > self._last_seen_id or not stream_id % 2:
+            why = f"a frame of stream {stream_id}, which was never opened"
+            raise ConnectionFaultError(Code.PROTOCOL_ERROR, why)
 
     def _open(self, stream_id: int, head: RequestHead, *, is_last: bool) -> None:
+        if self.outflow.is_paused:
+            # It has an answer in any case, and these are not fetched.
+            self._spend(0)
         if max(self.num_running, len(self._streams)) >= self.limits.max_calls:
+            self._spend()
             self.write(frames.rst_stream(stream_id, Code.REFUSED_STREAM))
             return
-        self._num_idle_frames = 0
         self.counts.num_started += 1
         self.counts.last_started = self._lifetime.heard
         if head.http_status:
-            status = block_of([(":status", str(head.http_status))])
-            flags = frames.END_HEADERS | frames.END_STREAM
-            self.write(frame(Kind.HEADERS, flags, stream_id, status))
+            self._answer_in_http(stream_id, head.http_status, is_last=is_last)
             return
         method = self._host.find(head.method)
         stream = Stream(self, stream_id, head, method or _NO_METHOD)
         self._streams[stream_id] = stream
-        refusal = self._refusal_of(stream, head, method)
+        refusal = refusal_of(stream, head, method, self._host, self.outflow.num_unsent)
         if refusal is None:
             stream.begin()
         else:
             stream.refuse(refusal)
         if is_last:
-            stream.receive(b"", is_last=True)
+            stream.receive(b"", 0, is_last=True)
 
-    def _refusal_of(
-        self, stream: Stream, head: RequestHead, method: Method | None
-    ) -> CallEndedError | None:
-        """Why a call is not begun; None where it is, and then its stream knows who asks."""
-        if head.refusal is not None:
-            return CallEndedError(*failure_of(head.refusal))
-        try:
-            stream.caller = self._host.admit(head.method, head.metadata) or self.peer
-        except MotherlodeError as error:
-            return CallEndedError(*failure_of(error))
-        if method is None:
-            unknown = f"there is no method {head.method[:200]}"
-            return CallEndedError(grpc.StatusCode.UNIMPLEMENTED, unknown)
-        return None
+    def _answer_in_http(self, stream_id: int, status: int, *, is_last: bool) -> None:
+        self._spend()
+        self.counts.num_failed += 1
+        block = block_of([(":status", str(status))])
+        end = b"" if is_last else frames.rst_stream(stream_id, Code.NO_ERROR)
+        self.write(frames.head(stream_id, block, is_last=True) + end)
 
     def _on_rst_stream(self, _: int, stream_id: int, payload: bytes) -> None:
         frames.read_long(payload, Kind.RST_STREAM)
-        if stream_id > self._last_id:
-            raise ConnectionFaultError(Code.PROTOCOL_ERROR, "the end of a stream never opened")
-        self._count_idle_frame()
+        self._spend()
         stream = self._streams.get(stream_id)
         if stream is not None:
             stream.cancel()
+        else:
+            self._check_seen(stream_id)
 
-    def _on_settings(self, flags: int, _: int, payload: bytes) -> None:
+    def _on_settings(self, flags: int, stream_id: int, payload: bytes) -> None:
+        self._check_whole(stream_id, "SETTINGS")
+        self._spend()
         if flags & frames.ACK:
+            if payload:
+                raise ConnectionFaultError(
+                    Code.FRAME_SIZE_ERROR, "an acknowledgement that says more"
+                )
             return
-        self._count_idle_frame()
-        for name, value in frames.read_settings(payload):
-            if name == Setting.INITIAL_WINDOW_SIZE:
-                self._change_stream_windows(value)
-            elif name == Setting.MAX_FRAME_SIZE:
-                if not frames.INITIAL_FRAME_BYTES <= value <= frames.LARGEST_FRAME_BYTES:
-                    raise ConnectionFaultError(Code.PROTOCOL_ERROR, f"frames of {value} bytes")
-                self._peer_frame_bytes = min(value, MAX_FRAME_BYTES)
+        # Of one that comes twice in a frame, the last counts.
+        told = dict(frames.read_settings(payload))
+        size = told.get(Setting.MAX_FRAME_SIZE, self.outflow.frame_bytes)
+        if not frames.INITIAL_FRAME_BYTES <= size <= frames.LARGEST_FRAME_BYTES:
+            raise ConnectionFaultError(Code.PROTOCOL_ERROR, f"frames of {size} bytes")
+        self.outflow.frame_bytes = min(size, MAX_FRAME_BYTES)
+        if Setting.INITIAL_WINDOW_SIZE in told:
+            self._change_stream_windows(told[Setting.INITIAL_WINDOW_SIZE])
         self.write(frame(Kind.SETTINGS, frames.ACK, 0))
-        self.pump()
+        self.outflow.pump()
 
     def _change_stream_windows(self, size: int) -> None:
-        if size > frames.LARGEST_WINDOW:
-            raise ConnectionFaultError(Code.FLOW_CONTROL_ERROR, f"a window of {size} bytes")
+        self._spend(len(self._streams) // _STREAMS_PER_FRAME)
+        self.outflow.stream_window = checked_window(size)
         for stream in self._streams.values():
-            stream.window += size - self.peer_stream_window
-        self.peer_stream_window = size
+            stream.widen(0)
 
-    def _on_ping(self, flags: int, _: int, payload: bytes) -> None:
+    def _on_ping(self, flags: int, stream_id: int, payload: bytes) -> None:
+        self._check_whole(stream_id, "PING")
+        self._spend()
         if len(payload) != len(_DRAIN_PING):
             raise ConnectionFaultError(Code.FRAME_SIZE_ERROR, "PING of a wrong length")
         if not flags & frames.ACK:
-            self._count_idle_frame()
             self.write(frame(Kind.PING, frames.ACK, 0, payload))
         elif payload == _DRAIN_PING and self._lifetime.drained is not None and not self._is_final:
             # What the peer sent before it heard of the end has come by now.
             self._is_final = True
             self.write(frames.goaway(self._last_id, Code.NO_ERROR))
+            self._host.settled()
             self._close_if_done()
 
     def _on_window_update(self, _: int, stream_id: int, payload: bytes) -> None:
         increment = frames.read_long(payload, Kind.WINDOW_UPDATE) & frames.LARGEST_WINDOW
+        self._spend()
         if not increment:
             raise ConnectionFaultError(Code.PROTOCOL_ERROR, "a window grows by nothing")
-        target = self._streams.get(stream_id) if stream_id else self
-        if target is None:
-            return
-        target.window += increment
-        if target.window > frames.LARGEST_WINDOW:
-            raise ConnectionFaultError(Code.FLOW_CONTROL_ERROR, "a window of too many bytes")
-        if self.waiting:
-            self.pump()
+        stream = self._streams.get(stream_id)
+        if not stream_id:
+            self.outflow.widen(increment)
+        elif stream is not None:
+            stream.widen(increment)
+            self.outflow.pump()
+        else:
+            self._check_seen(stream_id)
 
     def _on_push_promise(self, *_: object) -> NoReturn:
         raise ConnectionFaultError(Code.PROTOCOL_ERROR, "callers push nothing")
 
-    def _on_nothing(self, *_: object) -> None:
-        self._count_idle_frame()
+    def _on_other(self, *_: object) -> None:
+        self._spend()
 
-    def _count_idle_frame(self) -> None:
+    def _check_whole(self, stream_id: int, kind: str) -> None:
+        if stream_id != frames.WHOLE_CONNECTION:
+            raise ConnectionFaultError(Code.PROTOCOL_ERROR, f"{kind} of one stream")
+
+    def _spend(self, cost: int = 1) -> None:
         """Something costs work and carries no call forward."""
-        self._num_idle_frames += 1
-        is_flooded = self._num_idle_frames > _MAX_IDLE_FRAMES
-        if is_flooded or self._transport.get_write_buffer_size() > _MAX_UNFETCHED_BYTES:
-            raise ConnectionFaultError(Code.ENHANCE_YOUR_CALM, "too many frames of no use")
+        is_paused = self.outflow.is_paused
+        num_unfetched = self._transport.get_write_buffer_size() if is_paused else 0
+        self._patience.spend(num_unfetched, cost)
 
 
 _NO_METHOD = Method(lambda *_: None, None, takes_stream=False, is_generator=False)

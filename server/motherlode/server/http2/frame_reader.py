@@ -10,6 +10,8 @@ from motherlode.server.http2.frames import Code, ConnectionFaultError, Kind
 
 # Frames are cut out of what has come, so they may be no larger than what is worth to wait for.
 MAX_FRAME_BYTES = 2**16
+# As plain numbers, which are compared for each frame.
+_HEADERS, _CONTINUATION = int(Kind.HEADERS), int(Kind.CONTINUATION)
 # A block may be cut into so many frames; an honest caller needs a few.
 _MAX_CONTINUATIONS = 64
 
@@ -35,19 +37,24 @@ class FrameReader:
 
     Args:
         handlers: Get the flags, the stream and the content of each frame, without padding. Header
-            blocks come whole, with the flags of their first frame. Kinds that none is for are
-            skipped, as the protocol wants it of kinds that are not known.
+            blocks come whole, with the flags of their first frame.
+        on_other: Gets frames of other kinds, which have to be borne.
         max_block_bytes: Largest header block.
 
     Attributes:
         has_settings: Whether the connection has got under way.
     """
 
-    def __init__(self, handlers: Mapping[int, FrameHandler], max_block_bytes: int) -> None:
+    def __init__(
+        self,
+        handlers: Mapping[int, FrameHandler],
+        on_other: FrameHandler,
+        max_block_bytes: int,
+    ) -> None:
         self.has_settings = False
-        self._handlers = {**handlers, Kind.CONTINUATION: self._on_continuation}
+        self._on_other = on_other
+        self._handlers = handlers
         self._on_block = handlers[Kind.HEADERS]
-        self._handlers[Kind.HEADERS] = self._on_headers
         self._max_block_bytes = max_block_bytes
         self._rest = b""
         self._has_preface = False
@@ -84,23 +91,31 @@ class FrameReader:
             if start + size > end:
                 break
             position = start + size
-            self._check_order(kind)
-            handler = self._handlers.get(kind)
-            if handler is not None:
-                handler(flags, stream_id & frames.LARGEST_STREAM_ID, buffer[start:position])
+            self._check_order(kind, flags)
+            stream_id &= frames.LARGEST_STREAM_ID
+            payload = buffer[start:position]
+            # No table of its own methods: it would refer to itself, and outlive its connection.
+            if kind == _HEADERS:
+                self._on_headers(flags, stream_id, payload)
+            elif kind == _CONTINUATION:
+                self._on_continuation(flags, stream_id, payload)
+            else:
+                self._handlers.get(kind, self._on_other)(flags, stream_id, payload)
         return buffer[position:]
 
-    def _check_order(self, kind: int) -> None:
+    def _check_order(self, kind: int, flags: int) -> None:
         if not self.has_settings:
-            if kind != Kind.SETTINGS:
+            if kind != Kind.SETTINGS or flags & frames.ACK:
                 raise ConnectionFaultError(Code.PROTOCOL_ERROR, "SETTINGS have to come first")
             self.has_settings = True
-        elif self._block is not None and kind != Kind.CONTINUATION:
+        elif self._block is not None and kind != _CONTINUATION:
             raise ConnectionFaultError(Code.PROTOCOL_ERROR, "CONTINUATION has to come next")
 
     def _on_headers(self, flags: int, stream_id: int, payload: bytes) -> None:
         block = frames.unpadded(payload, flags)
         if flags & frames.PRIORITIZED:
+            if len(block) < frames.PRIORITY_BYTES:
+                raise ConnectionFaultError(Code.FRAME_SIZE_ERROR, "HEADERS without their priority")
             block = block[frames.PRIORITY_BYTES :]
         if flags & frames.END_HEADERS:
             self._on_block(flags, stream_id, block)

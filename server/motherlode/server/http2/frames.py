@@ -95,6 +95,24 @@ def frame(kind: Kind, flags: int, stream_id: int, payload: bytes = b"") -> bytes
     return HEADER.pack(size >> 16, size & 0xFFFF, kind, flags, stream_id) + payload
 
 
+def head(stream_id: int, block: bytes, *, is_last: bool) -> bytes:
+    """A header block as frames; in several, where one would be larger than every peer takes."""
+    flags = END_STREAM if is_last else 0
+    if len(block) <= INITIAL_FRAME_BYTES:
+        return frame(Kind.HEADERS, flags | END_HEADERS, stream_id, block)
+    pieces = [
+        block[start : start + INITIAL_FRAME_BYTES]
+        for start in range(0, len(block), INITIAL_FRAME_BYTES)
+    ]
+    return b"".join(
+        (
+            frame(Kind.HEADERS, flags, stream_id, pieces[0]),
+            *(frame(Kind.CONTINUATION, 0, stream_id, piece) for piece in pieces[1:-1]),
+            frame(Kind.CONTINUATION, END_HEADERS, stream_id, pieces[-1]),
+        )
+    )
+
+
 def data_header(size: int, stream_id: int) -> bytes:
     """What stands before so many bytes of a message."""
     return HEADER.pack(size >> 16, size & 0xFFFF, Kind.DATA, 0, stream_id)

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import re
 from base64 import b64decode, b64encode
-from binascii import Error as Base64Error
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import final
@@ -23,15 +22,26 @@ Metadata = Sequence[tuple[str, str | bytes]]
 
 # What gRPC itself says in headers, and what belongs to HTTP/2.
 _RESERVED = frozenset({"content-type", "te", "grpc-timeout", "grpc-encoding"})
-_CONTENT_TYPE = re.compile(r"application/grpc([+;].*)?")
+# Each of them once at most, and before all others.
+_PSEUDO = frozenset({":method", ":scheme", ":path", ":authority"})
+# They belong to one hop of HTTP/1 (RFC 9113, section 8.2.2).
+_OF_ONE_HOP = frozenset(
+    {"connection", "proxy-connection", "keep-alive", "transfer-encoding", "upgrade"}
+)
+_NAME = re.compile(r":?[a-z0-9!#$%&'*+.^_`|~-]+")
+_VALUE = re.compile(r"[\x20-\x7e\t]*")
 _TIMEOUT = re.compile(r"([0-9]{1,8})([HMSmun])")
 _UNIT_S = {"H": 3600.0, "M": 60.0, "S": 1.0, "m": 1e-3, "u": 1e-6, "n": 1e-9}
 # Of a header beyond its characters, when its size is counted (RFC 7541, section 4.1).
 _OVERHEAD_BYTES = 32
 # Headers may be so many times larger than allowed and still be told so in a status.
 _PATIENCE = 8
-# A client repeats itself in few ways.
-_MAX_KNOWN_BLOCKS = 64
+# Of a header, in what its caller is told.
+_LONGEST_NAME = 100
+# A client repeats itself in few ways; there may be thousands of them.
+_MAX_KNOWN_BYTES = 2**15
+# Of the first byte of a block that changes the size of the table (RFC 7541, section 6.3).
+_TABLE_SIZE_MASK, _TABLE_SIZE = 0xE0, 0x20
 _WITHOUT_INDEXING = b"\x00"
 
 
@@ -72,6 +82,7 @@ class HeadReader:
         self._decoder = Decoder(self.max_block_bytes)
         # By block: as long as the table stands, equal blocks are equal headers.
         self._known: dict[bytes, RequestHead] = {}
+        self._num_known_bytes = 0
 
     def read(self, block: bytes) -> RequestHead:
         """The head of a request.
@@ -84,19 +95,34 @@ class HeadReader:
 
     def _read_new(self, block: bytes) -> RequestHead:
         table = self._decoder.header_table.dynamic_entries
-        before = tuple(map(id, table))
+        before = tuple(table)
         try:
-            fields = self._decoder.decode(block)
+            fields = [
+                (bytes(one[0]), bytes(one[1])) for one in self._decoder.decode(block, raw=True)
+            ]
         except OversizedHeaderListError as error:
             raise ConnectionFaultError(Code.ENHANCE_YOUR_CALM, "far too many headers") from error
-        except (HPACKError, UnicodeError, IndexError) as error:
+        except (HPACKError, IndexError) as error:
             raise ConnectionFaultError(Code.COMPRESSION_ERROR, "headers cannot be read") from error
-        head = _head_of([(str(name), str(value)) for name, value in fields], self._max_bytes)
-        if before != tuple(map(id, table)) or len(self._known) >= _MAX_KNOWN_BLOCKS:
+        head = _head_of([_as_text(*field) for field in fields], self._max_bytes)
+        if before != tuple(table):
             self._known.clear()
-        else:
-            self._known[block] = head
+            self._num_known_bytes = 0
+        elif not block or block[0] & _TABLE_SIZE_MASK != _TABLE_SIZE:
+            self._remember(block, head, len(block) + sum(len(n) + len(v) for n, v in fields))
         return head
+
+    def _remember(self, block: bytes, head: RequestHead, num_bytes: int) -> None:
+        self._num_known_bytes += num_bytes
+        if self._num_known_bytes <= _MAX_KNOWN_BYTES:
+            self._known[block] = head
+            return
+        self._known.clear()
+        self._num_known_bytes = 0
+
+
+def _as_text(name: bytes, value: bytes) -> tuple[str, str]:
+    return name.decode("utf-8", "replace"), value.decode("utf-8", "replace")
 
 
 def _head_of(fields: list[tuple[str, str]], max_bytes: int) -> RequestHead:
@@ -114,7 +140,7 @@ def _head_of(fields: list[tuple[str, str]], max_bytes: int) -> RequestHead:
         metadata=metadata,
         timeout_s=timeout_s,
         encoding=named.get("grpc-encoding", "identity"),
-        http_status=_http_status_of(named),
+        http_status=_http_status_of(fields, named),
         refusal=refusal,
     )
 
@@ -125,7 +151,9 @@ def _check_size(fields: list[tuple[str, str]], max_bytes: int) -> None:
         raise RequestTooLargeError("metadata", expected=f"at most {max_bytes} bytes", actual=size)
 
 
-def _http_status_of(named: dict[str, str]) -> int:
+def _http_status_of(fields: list[tuple[str, str]], named: dict[str, str]) -> int:
+    if not _is_well_formed([name for name, _ in fields]):
+        return 400
     if named.get(":method") != "POST":
         return 405
     kind = named.get("content-type", "")
@@ -135,22 +163,40 @@ def _http_status_of(named: dict[str, str]) -> int:
     return 0 if is_grpc else 415
 
 
+def _is_well_formed(names: list[str]) -> bool:
+    """Whether HTTP/2 allows headers of these names (RFC 9113, section 8.3)."""
+    num_pseudo = sum(name.startswith(":") for name in names)
+    return (
+        _PSEUDO.issuperset(names[:num_pseudo])
+        and len(set(names[:num_pseudo])) == num_pseudo
+        and _OF_ONE_HOP.isdisjoint(names)
+        and all(map(_NAME.fullmatch, names))
+    )
+
+
 def _metadata_of(fields: Iterable[tuple[str, str]]) -> Iterable[tuple[str, str | bytes]]:
     for name, value in fields:
         if name.startswith(":") or name in _RESERVED:
             continue
         if name.endswith("-bin"):
             # Several values may have been joined into one.
-            yield from ((name, _decode_binary(name, part)) for part in value.split(","))
-        else:
+            yield from ((name, _decode_binary(name, part.strip())) for part in value.split(","))
+        elif _VALUE.fullmatch(value):
             yield name, value
+        else:
+            raise _bad_metadata(name, "printable characters of ASCII", value)
 
 
 def _decode_binary(name: str, value: str) -> bytes:
     try:
         return b64decode(value + "=" * (-len(value) % 4), validate=True)
-    except Base64Error as error:
-        raise InvalidInputError(f"metadata {name}", expected="base64", actual=value) from error
+    except ValueError as error:
+        raise _bad_metadata(name, "base64", value) from error
+
+
+def _bad_metadata(name: str, expected: str, value: str) -> InvalidInputError:
+    field = f"metadata {name[:_LONGEST_NAME]}"
+    return InvalidInputError(field, expected=expected, actual=value)
 
 
 def _timeout_s_of(text: str | None) -> float | None:

@@ -51,7 +51,7 @@ class Lifetime:
         if not is_under_way:
             return Due.ABORT if now - self._opened > limits.handshake_s else Due.NOTHING
         if self.drained is not None:
-            return Due.END if now - self.drained > limits.grace_s else Due.NOTHING
+            return Due.END if now - self.drained > limits.grace_s else self._sign_due(now)
         is_idle = not has_calls and now - self.used > limits.idle_s
         if is_idle or now - self._opened > limits.age_s:
             return Due.DRAIN

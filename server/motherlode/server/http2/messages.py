@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import struct
 import zlib
+from dataclasses import dataclass
 from typing import final
 
 from motherlode.core.errors import InvalidInputError, RequestTooLargeError
@@ -21,8 +22,23 @@ def prefixed(message: bytes) -> bytes:
 
 
 @final
+@dataclass(frozen=True, slots=True)
+class Packed:
+    """A message that is marked as compressed.
+
+    Attributes:
+        content: As it came.
+    """
+
+    content: bytes
+
+
+@final
 class MessageReader:
     """Collects the bytes of one stream until they make messages.
+
+    What is compressed stays so until somebody wants it: a caller may send no more than there is
+    room for, and that is counted in the bytes that he sends.
 
     Args:
         encoding: How messages that are marked as compressed are.
@@ -36,18 +52,11 @@ class MessageReader:
         self._max_bytes = max_bytes
         self._rest = bytearray()
 
-    @property
-    def is_between_messages(self) -> bool:
-        """Whether nothing of a message is there that has not come to its end."""
-        return not self._rest
-
-    def feed(self, data: bytes) -> list[bytes]:
+    def feed(self, data: bytes) -> list[bytes | Packed]:
         """Messages that these bytes complete.
 
         Raises:
             RequestTooLargeError: If one is too large.
-            InvalidInputError: If one cannot be unpacked.
-            UnimplementedError: If one is compressed in a way that is not known here.
         """
         if not self._rest and len(data) >= _PREFIX.size:
             is_compressed, size = _PREFIX.unpack_from(data)
@@ -57,9 +66,29 @@ class MessageReader:
         self._rest += data
         return self._cut()
 
-    def _cut(self) -> list[bytes]:
+    def finish(self) -> None:
+        """No more bytes come.
+
+        Raises:
+            InvalidInputError: If a message has not come to its end.
+        """
+        if self._rest:
+            actual = f"{len(self._rest)} bytes of one more"
+            raise InvalidInputError("request", expected="whole messages", actual=actual)
+
+    def unpack(self, message: bytes | Packed) -> bytes:
+        """The message itself.
+
+        Raises:
+            RequestTooLargeError: If it is too large.
+            InvalidInputError: If it cannot be unpacked.
+            UnimplementedError: If it is compressed in a way that is not known here.
+        """
+        return self._unpacked(message.content) if isinstance(message, Packed) else message
+
+    def _cut(self) -> list[bytes | Packed]:
         rest, start = self._rest, 0
-        messages = []
+        messages: list[bytes | Packed] = []
         while len(rest) - start >= _PREFIX.size:
             is_compressed, size = _PREFIX.unpack_from(rest, start)
             if size > self._max_bytes:
@@ -68,7 +97,7 @@ class MessageReader:
             if stop > len(rest):
                 break
             message = bytes(memoryview(rest)[start + _PREFIX.size : stop])
-            messages.append(self._unpacked(message) if is_compressed else message)
+            messages.append(Packed(message) if is_compressed else message)
             start = stop
         del rest[:start]
         return messages

@@ -9,6 +9,8 @@ from typing import final
 
 from typing_extensions import override
 
+from motherlode.server.http2.messages import Packed
+
 
 @final
 class Requests(AsyncIterator[bytes]):
@@ -16,16 +18,20 @@ class Requests(AsyncIterator[bytes]):
 
     Args:
         grant: Lets the caller send so many bytes more.
+        unpack: Gives the message itself.
     """
 
-    def __init__(self, grant: Callable[[int], None]) -> None:
+    def __init__(
+        self, grant: Callable[[int], None], unpack: Callable[[bytes | Packed], bytes]
+    ) -> None:
         self._grant = grant
-        self._messages: deque[bytes] = deque()
+        self._unpack = unpack
+        self._messages: deque[bytes | Packed] = deque()
         self._num_held_bytes = 0
         self._is_done = False
         self._arrival: asyncio.Future[None] | None = None
 
-    def add(self, messages: Sequence[bytes], num_bytes: int, *, is_last: bool) -> None:
+    def add(self, messages: Sequence[bytes | Packed], num_bytes: int, *, is_last: bool) -> None:
         """So many bytes have come, and with them these messages."""
         self._messages.extend(messages)
         self._num_held_bytes += num_bytes
@@ -45,7 +51,7 @@ class Requests(AsyncIterator[bytes]):
         message = self._messages.popleft()
         if not self._messages:
             self._release()
-        return message
+        return self._unpack(message)
 
     def _release(self) -> None:
         num_bytes, self._num_held_bytes = self._num_held_bytes, 0

@@ -8,6 +8,7 @@ import socket
 import ssl
 from collections.abc import Callable, Coroutine
 from contextlib import suppress
+from functools import partial
 from itertools import count
 from typing import Any, final
 
@@ -25,6 +26,8 @@ _LONGEST_PAUSE_S = 1.0
 _SHORTEST_PAUSE_S = 0.005
 # After the system has no descriptors left, for some to be given back.
 _BREATH_S = 0.1
+# For callers to learn that the server stops.
+_FAREWELL_S = 1.0
 
 Guard = Callable[[str, Metadata], str]
 
@@ -62,8 +65,11 @@ class GrpcServer:
         self._tls = tls
         self._guard = guard
         self._listeners: list[socket.socket] = []
+        # Those that wait for descriptors, and until when.
+        self._breaths: dict[socket.socket, asyncio.TimerHandle] = {}
         self._tasks: set[asyncio.Task[None]] = set()
-        self._num_handshakes = 0
+        # Connections that stand or are to stand.
+        self._num_open = 0
         self._settled = asyncio.Event()
 
     async def listen(self, host: str, port: int) -> int:
@@ -80,25 +86,31 @@ class GrpcServer:
             listener = _listener(family, place)
             self._listeners.append(listener)
             port = listener.getsockname()[1]
-            self._start(self._accept(listener))
+            self._take_from(listener)
         self._start(self._look_after())
         return port
 
     async def close(self, grace_s: float) -> None:
         """Takes no more connections, and ends the others; their calls have `grace_s` seconds."""
+        for breath in self._breaths.values():
+            breath.cancel()
+        for listener in self._listeners:
+            asyncio.get_running_loop().remove_reader(listener)
+            listener.close()
+        self._listeners.clear()
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
-        for listener in self._listeners:
-            listener.close()
         for connection in list(self.connections.values()):
             connection.drain()
-        await self._settle(
-            grace_s, lambda: not any(one.num_calls for one in self.connections.values())
-        )
+        # Calls may be on their way from callers who do not know yet; who does not say so is late.
+        stops_at = asyncio.get_running_loop().time() + grace_s
+        await self._settle(min(grace_s, _FAREWELL_S), lambda connection: connection.is_under_way)
+        rest_s = stops_at - asyncio.get_running_loop().time()
+        await self._settle(rest_s, lambda connection: connection.num_calls > 0)
         for connection in list(self.connections.values()):
             connection.stop()
-        await self._settle(_BREATH_S, lambda: not self.connections)
+        await self._settle(_BREATH_S, lambda _: True)
         for connection in list(self.connections.values()):
             connection.abort()
 
@@ -117,6 +129,7 @@ class GrpcServer:
     def disconnected(self, number: int) -> None:
         """The connection of this number is gone."""
         self._past.add(self.connections.pop(number).counts)
+        self._num_open -= 1
         self._settled.set()
 
     def counts(self) -> Counts:
@@ -130,54 +143,73 @@ class GrpcServer:
         """A connection that was asked to end has no more calls."""
         self._settled.set()
 
-    def _is_idle(self) -> bool:
-        return not any(connection.num_calls for connection in self.connections.values())
-
-    async def _settle(self, timeout_s: float, is_settled: Callable[[], bool]) -> None:
+    async def _settle(self, timeout_s: float, holds_up: Callable[[Connection], bool]) -> None:
         with suppress(TimeoutError):
             async with asyncio.timeout(timeout_s):
-                while not is_settled():
+                while any(map(holds_up, self.connections.values())):
                     self._settled.clear()
                     await self._settled.wait()
 
-    def _start(self, work: Coroutine[Any, Any, None]) -> None:
+    def _start(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         task = asyncio.create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+        return task
 
-    async def _accept(self, listener: socket.socket) -> None:
-        loop = asyncio.get_running_loop()
-        while True:
-            try:
-                accepted, _ = await loop.sock_accept(listener)
-            except OSError as error:
-                logger.warning("a connection could not be taken: %s", error)
-                await asyncio.sleep(_BREATH_S)
-                continue
-            if len(self.connections) + self._num_handshakes >= self.limits.max_connections:
-                accepted.close()
-            else:
-                self._num_handshakes += 1
-                self._start(self._greet(accepted))
+    def _take_from(self, listener: socket.socket) -> None:
+        asyncio.get_running_loop().add_reader(listener, self._accept, listener)
 
-    async def _greet(self, accepted: socket.socket) -> None:
+    def _accept(self, listener: socket.socket) -> None:
         loop = asyncio.get_running_loop()
         try:
-            accepted.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            if self._tls is None:
-                await loop.connect_accepted_socket(lambda: Connection(self, loop), accepted)
-            else:
-                await loop.connect_accepted_socket(
-                    lambda: Connection(self, loop),
-                    accepted,
-                    ssl=self._tls(),
-                    ssl_handshake_timeout=self.limits.handshake_s,
-                )
+            accepted, _ = listener.accept()
+        except BlockingIOError:
+            # It was gone again.
+            return
         except OSError as error:
-            logger.info("a connection ended before it stood: %s", error)
+            logger.warning("a connection could not be taken: %s", error)
+            loop.remove_reader(listener)
+            self._breaths[listener] = loop.call_later(_BREATH_S, self._take_from, listener)
+            return
+        if self._num_open >= self.limits.max_connections:
             accepted.close()
-        finally:
-            self._num_handshakes -= 1
+            return
+        self._num_open += 1
+        accepted.setblocking(False)
+        connection = Connection(self, loop)
+        greeting = self._start(self._greet(accepted, connection))
+        greeting.add_done_callback(partial(self._greeted, accepted, connection))
+
+    async def _greet(self, accepted: socket.socket, connection: Connection) -> None:
+        loop = asyncio.get_running_loop()
+        accepted.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        if self._tls is None:
+            await loop.connect_accepted_socket(lambda: connection, accepted)
+        else:
+            await loop.connect_accepted_socket(
+                lambda: connection,
+                accepted,
+                ssl=self._tls(),
+                ssl_handshake_timeout=self.limits.handshake_s,
+            )
+
+    def _greeted(
+        self, accepted: socket.socket, connection: Connection, greeting: asyncio.Task[None]
+    ) -> None:
+        """A connection stands, or will not; then it is not counted any more."""
+        error = OSError("the server stops") if greeting.cancelled() else greeting.exception()
+        if error is None:
+            return
+        if isinstance(error, OSError):
+            logger.info("a connection ended before it stood: %s", error)
+        else:
+            logger.error("a connection could not be taken", exc_info=error)
+        accepted.close()
+        if connection.was_made:
+            # Not every event loop says so of a transport that nobody took.
+            connection.connection_lost(None)
+        else:
+            self._num_open -= 1
 
     async def _look_after(self) -> None:
         limits, loop = self.limits, asyncio.get_running_loop()

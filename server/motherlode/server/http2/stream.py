@@ -13,15 +13,24 @@ from motherlode.core.errors import InvalidInputError, MotherlodeError
 from motherlode.server.http2.frames import (
     END_HEADERS,
     END_STREAM,
+    INITIAL_FRAME_BYTES,
     Code,
+    ConnectionFaultError,
     Kind,
     data_header,
     frame,
+    head,
     rst_stream,
+    window_update,
 )
 from motherlode.server.http2.headers import Metadata, RequestHead, block_of, percent_encoded
-from motherlode.server.http2.messages import ACCEPTED_ENCODINGS, MessageReader, prefixed
+from motherlode.server.http2.messages import (
+    ACCEPTED_ENCODINGS,
+    MessageReader,
+    prefixed,
+)
 from motherlode.server.http2.method import CallEndedError, Method
+from motherlode.server.http2.outflow import checked_window
 from motherlode.server.http2.requests import Requests
 from motherlode.server.status import failure_of
 
@@ -30,6 +39,8 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
+# Room for a caller's bytes in one stream.
+STREAM_WINDOW = 2**20
 _START = block_of(
     [
         (":status", "200"),
@@ -55,20 +66,23 @@ class Stream:
     Attributes:
         id: Its number in the connection.
         caller: Who asks: the name of a key, or the connection.
-        window: Bytes that the peer has room for in this stream.
     """
 
     __slots__ = (
+        "__weakref__",
         "_connection",
+        "_credit",
         "_drained",
         "_end",
         "_expires_at",
+        "_has_begun",
         "_has_started",
         "_head",
         "_is_good",
         "_is_heard_out",
         "_is_over",
         "_method",
+        "_num_held",
         "_num_ungranted",
         "_reader",
         "_refusal",
@@ -79,7 +93,6 @@ class Stream:
         "_unsent",
         "caller",
         "id",
-        "window",
     )
 
     def __init__(
@@ -87,7 +100,6 @@ class Stream:
     ) -> None:
         self.id = stream_id
         self.caller = connection.peer
-        self.window = connection.peer_stream_window
         self._connection = connection
         self._head = head
         self._method = method
@@ -95,8 +107,13 @@ class Stream:
         self._refusal: CallEndedError | None = None
         self._requests: Requests | None = None
         self._trailers: Metadata = ()
-        self._has_started = self._is_good = self._is_over = self._is_heard_out = False
-        self._num_ungranted = 0
+        # Whether its method was called, and whether its answer has headers.
+        self._has_begun = self._has_started = False
+        self._is_good = self._is_over = self._is_heard_out = False
+        # Bytes that came and were not read yet; and that were, and may come again.
+        self._num_held = self._num_ungranted = 0
+        # The peer's room, beyond what it has in a new stream.
+        self._credit = 0
         self._unsent = bytearray()
         self._end = b""
         self._drained: asyncio.Future[None] | None = None
@@ -143,13 +160,16 @@ class Stream:
         if self._unsent:
             self._drained = self._connection.loop.create_future()
             await self._drained
+        elif self._is_over:
+            # Where the method learns of it: it may have much more to say.
+            await asyncio.sleep(0)
 
     # What the connection tells it.
 
     def begin(self) -> None:
         """Its headers have come."""
         if self._method.takes_stream:
-            self._requests = Requests(self._grant)
+            self._requests = Requests(self._grant, self._reader.unpack)
             self._run(self._requests)
 
     def refuse(self, status: CallEndedError) -> None:
@@ -158,28 +178,43 @@ class Stream:
         Some callers lose a status that comes before they have sent their first message.
         """
         self._refusal = status
-        self._connection.loop.call_later(_LONGEST_SILENCE_S, self.end, status)
+        if self._timer is not None:
+            self._timer.cancel()
+        self._timer = self._connection.loop.call_later(_LONGEST_SILENCE_S, self.end, status)
 
-    def receive(self, data: bytes, *, is_last: bool) -> None:
-        """Bytes of the request have come."""
+    def receive(self, data: bytes, num_bytes: int, *, is_last: bool) -> None:
+        """Bytes of the request have come, in a frame of `num_bytes`.
+
+        Raises:
+            ConnectionFaultError: If the peer had no room for them, or had said that it was done.
+        """
+        self._num_held += num_bytes
+        if self._is_heard_out:
+            raise ConnectionFaultError(Code.STREAM_CLOSED, "a request goes on after its end")
+        if self._num_held + self._num_ungranted > STREAM_WINDOW:
+            raise ConnectionFaultError(Code.FLOW_CONTROL_ERROR, "more than there is room for")
         self._is_heard_out = is_last
         if self._refusal is not None:
             self.end(self._refusal)
             return
         try:
-            messages = self._reader.feed(data)
+            self._take(data, num_bytes, is_last=is_last)
         except MotherlodeError as error:
             self.fail(error)
-            return
+
+    def _take(self, data: bytes, num_bytes: int, *, is_last: bool) -> None:
+        messages = self._reader.feed(data)
         self._connection.counts.num_received += len(messages)
+        if is_last:
+            self._reader.finish()
         if self._requests is not None:
-            self._requests.add(messages, len(data), is_last=is_last)
+            self._requests.add(messages, num_bytes, is_last=is_last)
             return
-        if messages and self._task is None:
-            self._run(messages[0])
-        elif is_last and self._task is None:
-            self.fail(InvalidInputError("request", expected="one message", actual="none"))
-        self._grant(len(data))
+        if messages and not self._has_begun:
+            self._run(self._reader.unpack(messages[0]))
+        elif is_last and not self._has_begun:
+            raise InvalidInputError("request", expected="one message", actual="none")
+        self._grant(num_bytes)
 
     def fail(self, error: Exception) -> None:
         """Ends the call with the status of an error."""
@@ -196,41 +231,62 @@ class Stream:
         if not self._has_started:
             # A status without an answer is one block.
             self._has_started, block = True, _START + block
-        self._unsent.clear()
+        self._is_good = False
+        self._drop_unsent()
         self._send(b"", self._last_frame(block))
-        if self._task is not None:
-            self._task.cancel()
+        self._stop_task()
 
     def cancel(self) -> None:
-        """Nobody wants the answer any more; nothing is sent."""
+        """Nobody wants the answer any more, nor says anything; nothing is sent."""
+        self._is_heard_out = True
+        self._is_good = False
         self._close()
-        if self._task is not None:
-            self._task.cancel()
+        self._stop_task()
 
-    def pump(self) -> bool:
-        """Sends one frame of what had to wait; gives whether there was room for it."""
-        connection = self._connection
-        size = min(len(self._unsent), self.window, connection.room)
-        if size <= 0 and self._unsent:
-            return False
-        if size > 0:
-            self._put(bytes(self._unsent[:size]), b"")
-            del self._unsent[:size]
-        if not self._unsent:
-            del connection.waiting[self.id]
-            if self._end:
-                connection.write(self._end)
-                self._close()
-            self._wake()
-        return True
+    @property
+    def window(self) -> int:
+        """Bytes that the peer has room for in this stream."""
+        return self._connection.outflow.stream_window + self._credit
+
+    def widen(self, increment: int) -> None:
+        """The peer has more room, or another measure of it.
+
+        Raises:
+            ConnectionFaultError: If it is more than a window can be.
+        """
+        self._credit += increment
+        if checked_window(self.window) > 0 and self._unsent:
+            self._connection.outflow.add(self)
+
+    def pump(self) -> None:
+        """Sends one frame of what had to wait."""
+        outflow = self._connection.outflow
+        size = min(len(self._unsent), self.window, outflow.room)
+        if size <= 0:
+            return
+        self._put(bytes(self._unsent[:size]), b"")
+        del self._unsent[:size]
+        outflow.num_unsent -= size
+        if self._unsent:
+            if self.window > 0:
+                outflow.add(self)
+            return
+        if self._end:
+            self._connection.write(self._end)
+            self._close()
+        self._wake()
 
     def _grant(self, num_bytes: int) -> None:
-        """The peer may send so much more."""
+        """So many bytes were read; the peer may send more, once that is worth a frame."""
+        self._num_held -= num_bytes
         self._num_ungranted += num_bytes
-        if not self._is_heard_out and not self._is_over:
-            self._num_ungranted = self._connection.grant(self.id, self._num_ungranted)
+        is_due = self._num_ungranted >= STREAM_WINDOW // 2
+        if is_due and not self._is_heard_out and not self._is_over:
+            self._connection.write(window_update(self.id, self._num_ungranted))
+            self._num_ungranted = 0
 
     def _run(self, request: Any) -> None:
+        self._has_begun = True
         connection = self._connection
         connection.num_running += 1
         self._task = connection.loop.create_task(self._answer(request))
@@ -270,13 +326,17 @@ class Stream:
         self._send(message, self._last_frame(_OK + block_of(self._trailers)))
 
     def _last_frame(self, block: bytes) -> bytes:
+        if len(block) > INITIAL_FRAME_BYTES:
+            return head(self.id, block, is_last=True)
         return frame(Kind.HEADERS, END_HEADERS | END_STREAM, self.id, block)
 
     def _send(self, message: bytes, end: bytes = b"") -> None:
         """Sends a message, and the last frame where there is one, now or when there is room."""
         if self._is_over:
             return
-        if not self._unsent and len(message) <= min(self.window, self._connection.room):
+        outflow = self._connection.outflow
+        # What is no message needs no room.
+        if not self._unsent and (not message or len(message) <= min(self.window, outflow.room)):
             self._put(message, end)
             if end:
                 self._close()
@@ -285,8 +345,9 @@ class Stream:
             self._put(b"", b"")
         self._unsent += message
         self._end = end
-        self._connection.waiting[self.id] = self
-        self._connection.pump()
+        outflow.num_unsent += len(message)
+        self.widen(0)
+        outflow.pump()
 
     def _put(self, data: bytes, end: bytes) -> None:
         """Writes at most one DATA frame, after the first headers and before the last ones."""
@@ -296,8 +357,8 @@ class Stream:
             start = frame(Kind.HEADERS, END_HEADERS, self.id, _START)
         if data:
             size = len(data)
-            self.window -= size
-            self._connection.window -= size
+            self._credit -= size
+            self._connection.outflow.window -= size
             data = data_header(size, self.id) + data
         self._connection.write(start + data + end)
 
@@ -313,8 +374,24 @@ class Stream:
         if not self._is_heard_out:
             # Whatever the peer has to say, nobody listens.
             self._connection.write(rst_stream(self.id, Code.NO_ERROR))
+        if self._unsent:
+            self._drop_unsent()
+        self._requests = None
         self._connection.forget(self, is_good=self._is_good)
-        self._wake()
+        if self._drained is not None:
+            self._wake()
+
+    def _stop_task(self) -> None:
+        # One that is cancelled before its first step refers to this stream for good.
+        task, self._task = self._task, None
+        if task is not None:
+            task.cancel()
+
+    def _drop_unsent(self) -> None:
+        outflow = self._connection.outflow
+        outflow.num_unsent -= len(self._unsent)
+        self._unsent.clear()
+        outflow.remove(self)
 
     def _wake(self) -> None:
         if self._drained is not None and not self._drained.done():

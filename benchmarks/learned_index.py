@@ -4,9 +4,10 @@ A model is trained by its recipe, or taken from a repository that has it, and it
 embeddings stay as they are: what differs is the index alone. IVF has as many lists as the learned
 index has clusters; the learned index scores as many labels as IVF does on average at each nprobe.
 All compare a query with each cluster besides. 100 hits are asked for, so that figures for fewer
-labels than some 110 mean nothing: each index then looks further.
+labels than some 110 mean nothing: each index then looks further. The last nprobe is also shown by
+how many training queries a label has, for the learned index learns from nothing else.
 
-Where the recipe has sparse linear classifiers, a second table builds up what they add after exact
+Where the recipe has sparse linear classifiers, a third table builds up what they add after exact
 search and each stage, as table 3 of the paper does (Gupta et al., NeurIPS 2022): ranked by the
 scores, by `labels.scale` times them plus the margins, and by the join fitted to held-out queries.
 
@@ -43,7 +44,7 @@ from motherlode.core.repository import Repository
 from motherlode.core.topk import TopK
 from motherlode.trainer.answers import answers
 from motherlode.trainer.config import TrainConfig, load_config
-from motherlode.trainer.evaluation import PropensityConfig
+from motherlode.trainer.evaluation import BUCKETS, Evaluation, PropensityConfig
 from motherlode.trainer.learned_index.building import train_in_stages
 from motherlode.trainer.model import Model
 from motherlode.trainer.preparation import TrainingData, prepare
@@ -55,6 +56,7 @@ from motherlode.trainer.warm_start import warm_model
 FIGURES = ("R@100", "R@10", "P@1", "P@3", "P@5")
 BUILD_UP = ("P@1", "P@3", "P@5", "PSP@1", "PSP@5", "R@10", "R@100")
 K = 100
+SCORE = "score"
 
 
 def main() -> None:
@@ -76,6 +78,9 @@ def main() -> None:
         rows = bench.measure(options.nprobe)
         columns = ["index", "labels scored", *FIGURES, "us a query", "training s"]
         print_result(f"learned index: {options.recipe}", columns, rows)
+        columns = ["index", *(names_of(*bucket) for bucket in BUCKETS)]
+        name = f"R@10 by training queries of a label: {options.recipe}"
+        print_result(name, columns, bench.by_frequency(options.nprobe[-1]))
         if isinstance(bundle.ranker, SparseLinear):
             columns = ["index", "ranked by", *BUILD_UP]
             print_result(f"build-up: {options.recipe}", columns, bench.build_up(bundle.ranker))
@@ -106,52 +111,75 @@ class Bench:
         self._labels_LD = np.array(bundle.labels_LD)
         self._exact = build_index(ExactConfig(), self._labels_LD, seed=0)
         self._stages = list(timed_stages(config, bundle, self._data))
+        self._num_clusters = self._stages[0][1].graph.num_clusters
+        lists = IvfFlatConfig(nlist=self._num_clusters)
+        self._lists = build_index(lists, self._labels_LD, seed=0)
 
     def measure(self, nprobes: list[int]) -> list[list[object]]:
         """The index alone, by labels scored."""
         rows = [self._row("exact", self._exact, len(self._labels_LD), 0)]
-        num_clusters = self._stages[0][1].graph.num_clusters
-        lists = build_index(IvfFlatConfig(nlist=num_clusters), self._labels_LD, seed=0)
         for nprobe in nprobes:
-            lists.config = IvfFlatConfig(nlist=num_clusters, nprobe=nprobe)
-            scored = mean_scored(lists, self._queries_BD, nprobe)
-            rows.append(self._row(f"IVF nprobe {nprobe}", lists, scored, 0))
-            for name, index, train_s in self._stages:
-                shorter = with_shortlist(index, self._labels_LD, round(scored))
-                rows.append(self._row(f"learned, {name}", shorter, scored, train_s))
+            rows += [self._row(*compared) for compared in self._at(nprobe)]
         return rows
+
+    def by_frequency(self, nprobe: int) -> list[list[object]]:
+        """R@10 of labels by their training queries, which alone a learned index learns from."""
+        k = min(K, len(self._labels_LD))
+        rows: list[list[object]] = []
+        for name, index in [("exact", self._exact), *(pair[:2] for pair in self._at(nprobe))]:
+            buckets = self._evaluate(index.search(self._queries_BD, k)).buckets
+            rows.append([name, *(round(bucket.recall, 2) for bucket in buckets)])
+        return rows
+
+    def _at(self, nprobe: int) -> Iterator[tuple[str, LabelIndex, float, float]]:
+        """IVF and each stage, at the labels scored by the first, and seconds of training."""
+        self._lists.config = IvfFlatConfig(nlist=self._num_clusters, nprobe=nprobe)
+        scored = mean_scored(self._lists, self._queries_BD, nprobe)
+        yield f"IVF nprobe {nprobe}", self._lists, scored, 0
+        for name, index, train_s in self._stages:
+            shorter = with_shortlist(index, self._labels_LD, round(scored))
+            yield f"learned, {name}", shorter, scored, train_s
 
     def build_up(self, ranker: SparseLinear) -> list[list[object]]:
         """What the ranker adds to each index."""
-        plain = (self._config.labels.scale, 1.0, *[0.0] * (len(JOINED) - 2))
-        unfitted = ranker.config.model_copy(update={"join": plain})
-        rankers = {
-            "score": None,
-            "score and margin": SparseLinear(unfitted, ranker.weights, ranker.frequencies_L),
-            "fitted join": ranker,
-        }
+        rankers = rankings(ranker, self._config.labels.scale)
         indexes: list[tuple[str, LabelIndex]] = [("exact", self._exact)]
         indexes += [(name, index) for name, index, _ in self._stages]
         rows: list[list[object]] = []
         for name, index in indexes:
             for what, stage in rankers.items():
                 path = QueryPath(self._data.featurizer, self._bundle.encoder, index, stage)
-                figures = self._figures(answers(path, self._features, K))
+                figures = self._evaluate(answers(path, self._features, K)).figures
                 rows.append([name, what, *(round(figures[figure], 2) for figure in BUILD_UP)])
         return rows
 
     def _row(self, name: str, index: LabelIndex, scored: float, train_s: float) -> list[object]:
-        figures = self._figures(index.search(self._queries_BD, min(K, index.num_labels)))
+        figures = self._evaluate(index.search(self._queries_BD, min(K, index.num_labels))).figures
         values = [round(figures[figure], 2) for figure in FIGURES]
         microseconds = microseconds_of(index, self._queries_BD)
         return [name, round(scored), *values, round(microseconds), round(train_s)]
 
-    def _figures(self, top: TopK) -> dict[str, float]:
-        """Per cent."""
+    def _evaluate(self, top: TopK) -> Evaluation:
         assert self._asked is not None
         whole = self._data.whole
         frequencies = whole.labels.frequencies
-        return evaluate_path(top, self._asked, frequencies, len(whole), PropensityConfig()).figures
+        return evaluate_path(top, self._asked, frequencies, len(whole), PropensityConfig())
+
+
+def names_of(first: int, last: int | None) -> str:
+    """A range of training queries."""
+    return str(first) if first == last else f"{first} to {last}" if last else f"{first} or more"
+
+
+def rankings(ranker: SparseLinear, scale: float) -> dict[str, SparseLinear | None]:
+    """What hits are ranked by: the scores, `scale` times them plus the margins, the fitted join."""
+    plain = (scale, 1.0, *[0.0] * (len(JOINED) - 2))
+    unfitted = ranker.config.model_copy(update={"join": plain})
+    return {
+        SCORE: None,
+        "score and margin": SparseLinear(unfitted, ranker.weights, ranker.frequencies_L),
+        "fitted join": ranker,
+    }
 
 
 def timed_stages(

@@ -1,4 +1,4 @@
-"""The model that `benchmarks/triton.py` gives to Triton's Python backend: FAISS, batch by batch.
+"""The model that `beside_triton.py` gives to the Python backend of Triton: FAISS, batch by batch.
 
 Triton imports it in a process of its own, by an interpreter that ignores `PYTHONPATH`.
 """

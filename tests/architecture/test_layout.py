@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import ast
+import sys
+from importlib.metadata import packages_distributions
 
 import pytest
 
@@ -28,6 +30,13 @@ def test_every_folder_of_a_role_is_a_package():
         path.parent for role in ROLES for path in (ROOT / role / "motherlode" / role).rglob("*.py")
     }
     assert [relative(f) for f in sorted(folders) if not (f / "__init__.py").exists()] == []
+
+
+@pytest.mark.parametrize("folder", ["benchmarks", "examples"])
+def test_no_script_hides_a_module_that_a_dependency_imports(folder):
+    # A script's folder comes first on its path. Torch imports triton wherever it finds one.
+    modules = {*sys.stdlib_module_names, *packages_distributions(), "triton"}
+    assert {path.stem for path in (ROOT / folder).glob("*.py")} & modules == set()
 
 
 def test_no_file_is_too_long_to_read_at_once():

@@ -1,6 +1,6 @@
 """Our server beside NVIDIA's Triton: the same HNSW graph, the same bytes a call, the same load.
 
-Usage: python benchmarks/triton.py --triton PYTHON_ENVIRONMENT [--rounds 3] [--seconds 3]
+Usage: python benchmarks/beside_triton.py --triton PYTHON_ENVIRONMENT [--rounds 3] [--seconds 3]
 
 Triton answers from its Python backend, by FAISS, with dynamic batching and one instance; FAISS has
 one thread here and there. Both servers run all the time and are asked in turn, round after round,

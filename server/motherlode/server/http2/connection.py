@@ -21,7 +21,6 @@ from motherlode.server.http2.headers import HeadReader, RequestHead, block_of
 from motherlode.server.http2.host import Host
 from motherlode.server.http2.lifetime import Due, Lifetime
 from motherlode.server.http2.method import Method
-from motherlode.server.http2.outbox import Outbox
 from motherlode.server.http2.outflow import Outflow, checked_window
 from motherlode.server.http2.patience import Patience
 from motherlode.server.http2.refusals import refusal_of
@@ -60,7 +59,7 @@ class Connection(asyncio.Protocol):
         self._transport: Any = None
         self._streams: dict[int, Stream] = {}
         self._heads = HeadReader(host.limits.max_metadata_bytes)
-        self._outbox = Outbox(loop)
+        self._can_write = False
         # The last stream that was looked at, and the last that there was.
         self._last_id = self._last_seen_id = 0
         self._num_ungranted = 0
@@ -85,7 +84,7 @@ class Connection(asyncio.Protocol):
     @override
     def connection_made(self, transport: Any) -> None:
         self._transport = transport
-        self._outbox.open(transport)
+        self._can_write = True
         self.peer = peer_name(transport.get_extra_info("peername"))
         self._number = self._host.connected(self)
         tls = transport.get_extra_info("ssl_object")
@@ -131,7 +130,7 @@ class Connection(asyncio.Protocol):
             return
         # Without a reader, nothing refers to this connection in a circle.
         self._reader = self._transport = None
-        self._outbox.close()
+        self._can_write = False
         for stream in list(self._streams.values()):
             stream.cancel()
         self._host.disconnected(self._number)
@@ -140,8 +139,8 @@ class Connection(asyncio.Protocol):
 
     def write(self, data: bytes) -> None:
         """Sends bytes as they are."""
-        # To wait for company is of use only where others are about to be answered.
-        self._outbox.put(data, at_once=len(self._streams) < 2)
+        if self._can_write:
+            self._transport.write(data)
 
     def forget(self, stream: Stream, *, is_good: bool) -> None:
         """A stream is over, well or not."""
@@ -225,7 +224,7 @@ class Connection(asyncio.Protocol):
         self._close()
 
     def _close(self) -> None:
-        self._outbox.close()
+        self._can_write = False
         if self._transport is not None:
             self._transport.close()
 

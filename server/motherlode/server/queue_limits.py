@@ -21,8 +21,10 @@ _SECONDS_PER_QUERY_AT_FIRST = 0.001
 _SMOOTHING = 0.1
 # Of an efficient batch's time, what its fixed cost takes, in parts of what its queries take.
 _FIXED_SHARE = 0.1
-# Queries, or calls. With fewer, the engine would stand still between bursts of calls.
-_FEWEST_QUEUED = 16
+# Queries that may wait in any case: what keeps the engine busy between two bursts of calls, and
+# their bounds, for queries that take long and for those that take no time.
+_LULL_S = 0.005
+_FEWEST_QUEUED, _MOST_QUEUED = 4, 16
 
 _QUERIES: Callable[[Line | Call], int] = attrgetter("num_left")
 _BYTES: Callable[[Line | Call], int] = attrgetter("num_bytes")
@@ -89,7 +91,12 @@ class Pace:
         fixed_s = max(0.0, small.duration_s - each_s * small.num_queries)
         if each_s * most * _FIXED_SHARE <= fixed_s:
             return most
-        return min(most, max(_FEWEST_QUEUED, int(fixed_s / (each_s * _FIXED_SHARE))))
+        return min(most, max(self.fewest_queued, int(fixed_s / (each_s * _FIXED_SHARE))))
+
+    @property
+    def fewest_queued(self) -> int:
+        """Queries that bridge a lull in the arrivals."""
+        return min(_MOST_QUEUED, max(_FEWEST_QUEUED, int(_LULL_S / self.seconds_per_query)))
 
 
 @final
@@ -169,7 +176,7 @@ class Admission:
         """Whether a call may wait longer than others."""
         max_batch = self._limits.max_batch
         # A few large calls are no backlog: whoever sent them waits for answers, and sends no more.
-        is_short = self._queue.num_calls < min(_FEWEST_QUEUED, max_batch)
+        is_short = self._queue.num_calls < min(self.pace.fewest_queued, max_batch)
         return call.is_patient or is_short or num_before < self.pace.efficient_batch(max_batch)
 
     def _make_room(

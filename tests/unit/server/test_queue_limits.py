@@ -165,7 +165,9 @@ def paced(fixed_s: float, each_s: float, *sizes: int) -> Pace:
 
 
 def test_where_batches_cost_as_much_as_their_queries_a_short_queue_is_enough() -> None:
-    assert paced(0.0001, 0.01, 1, 40).efficient_batch(64) == 16
+    assert paced(0.0001, 0.01, 1, 40).efficient_batch(64) == 4
+    assert paced(0.00001, 0.0005, 1, 40).efficient_batch(64) == pytest.approx(10, abs=1)
+    assert paced(0.000001, 0.0001, 1, 40).efficient_batch(64) == 16
 
 
 def test_where_a_batch_costs_as_much_as_a_query_it_may_be_as_large_as_can_be() -> None:

@@ -21,6 +21,9 @@ _Result = TypeVar("_Result")
 # interrupted while it held Python's lock would keep everybody waiting for much longer.
 _NICE = 10
 _NICEST = 19
+# For which a thread may keep Python's lock from others, while this work is done and otherwise.
+_TURN_S = 0.0001
+_USUAL_TURN_S = sys.getswitchinterval()
 
 
 @final
@@ -38,7 +41,7 @@ class QuietThread:
 
     async def run(self, work: Callable[[], _Result]) -> _Result:
         """What the work gives, once all work handed in before is done."""
-        future = self._executor.submit(work)
+        future = self._executor.submit(_in_short_turns, work)
         self._futures.add(future)
         try:
             return await asyncio.wrap_future(future)
@@ -48,6 +51,19 @@ class QuietThread:
     def close(self) -> None:
         """Ends the thread after the work under way, if there is some; does not wait for that."""
         self._executor.shutdown(wait=False, cancel_futures=True)
+
+
+def _in_short_turns(work: Callable[[], _Result]) -> _Result:
+    """Does work of which others that want Python's lock do not wait for long.
+
+    A call takes the lock several times on its way, and would wait for a whole turn of this thread
+    each time. Turns are those of all threads, but only who computes in Python takes whole ones.
+    """
+    sys.setswitchinterval(_TURN_S)
+    try:
+        return work()
+    finally:
+        sys.setswitchinterval(_USUAL_TURN_S)
 
 
 def lower_priority() -> None:

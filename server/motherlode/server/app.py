@@ -186,8 +186,9 @@ class Server:
 
         To close twice does no harm.
         """
-        if self._guarding is not None:
-            self._guarding.cancel()
+        for task in (self._watching, self._guarding):
+            if task is not None:
+                task.cancel()
         await self._port.close(grace_s)
         await self._admin.close(grace_s)
         await asyncio.to_thread(self._batcher.stop, max(grace_s, _SHORTEST_GRACE_S))

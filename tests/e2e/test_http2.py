@@ -214,3 +214,27 @@ def test_a_connection_that_comes_as_the_server_stops_is_closed(
         runner.run(come_and_stop(num_steps))
     # What was left open would be told of now.
     gc.collect()
+
+
+@pytest.mark.asyncio
+async def test_a_connection_that_cannot_be_looked_after_does_not_free_the_others(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    class Broken:
+        peer = "ipv4:192.0.2.1:1"
+        num_calls = 0
+        is_under_way = False
+
+        def look(self, _: float) -> None:
+            raise ZeroDivisionError
+
+        def drain(self) -> None:
+            running_server.server.connections.pop(-1, None)
+
+    async with running(handshake_s=0.02) as running_server:
+        running_server.server.connections[-1] = Broken()  # type: ignore[assignment]
+        reader, writer = await asyncio.open_connection("127.0.0.1", running_server.port)
+        async with asyncio.timeout(TIMEOUT_S):
+            await reader.read(-1)
+        writer.close()
+    assert "looking after ipv4:192.0.2.1:1 failed" in caplog.text

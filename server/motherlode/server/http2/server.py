@@ -218,7 +218,11 @@ class GrpcServer:
         while True:
             await asyncio.sleep(pause_s)
             for connection in list(self.connections.values()):
-                connection.look(loop.time())
+                try:
+                    connection.look(loop.time())
+                except Exception:
+                    # Of the others the times count all the same.
+                    logger.exception("looking after %s failed", connection.peer)
 
 
 def _listener(family: int, place: tuple[Any, ...]) -> socket.socket:

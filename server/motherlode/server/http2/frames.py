@@ -113,11 +113,6 @@ def head(stream_id: int, block: bytes, *, is_last: bool) -> bytes:
     )
 
 
-def data_header(size: int, stream_id: int) -> bytes:
-    """What stands before so many bytes of a message."""
-    return HEADER.pack(size >> 16, size & 0xFFFF, Kind.DATA, 0, stream_id)
-
-
 def settings(values: dict[Setting, int]) -> bytes:
     """What this side tells about itself."""
     payload = b"".join(_SETTING.pack(name, value) for name, value in values.items())

@@ -11,13 +11,9 @@ import grpc
 
 from motherlode.core.errors import InvalidInputError, MotherlodeError
 from motherlode.server.http2.frames import (
-    END_HEADERS,
-    END_STREAM,
-    INITIAL_FRAME_BYTES,
     Code,
     ConnectionFaultError,
     Kind,
-    data_header,
     frame,
     head,
     rst_stream,
@@ -233,7 +229,7 @@ class Stream:
             self._has_started, block = True, _START + block
         self._is_good = False
         self._drop_unsent()
-        self._send(b"", self._last_frame(block))
+        self._send(b"", head(self.id, block, is_last=True))
         self._stop_task()
 
     def cancel(self) -> None:
@@ -323,12 +319,8 @@ class Stream:
 
     def _end_well(self, message: bytes) -> None:
         self._is_good = True
-        self._send(message, self._last_frame(_OK + block_of(self._trailers)))
-
-    def _last_frame(self, block: bytes) -> bytes:
-        if len(block) > INITIAL_FRAME_BYTES:
-            return head(self.id, block, is_last=True)
-        return frame(Kind.HEADERS, END_HEADERS | END_STREAM, self.id, block)
+        block = _OK + block_of(self._trailers)
+        self._send(message, head(self.id, block, is_last=True))
 
     def _send(self, message: bytes, end: bytes = b"") -> None:
         """Sends a message, and the last frame where there is one, now or when there is room."""
@@ -354,12 +346,12 @@ class Stream:
         start = b""
         if not self._has_started:
             self._has_started = True
-            start = frame(Kind.HEADERS, END_HEADERS, self.id, _START)
+            start = head(self.id, _START, is_last=False)
         if data:
             size = len(data)
             self._credit -= size
             self._connection.outflow.window -= size
-            data = data_header(size, self.id) + data
+            data = frame(Kind.DATA, 0, self.id, data)
         self._connection.write(start + data + end)
 
     def _expire(self) -> None:

@@ -6,6 +6,9 @@ import numpy as np
 
 from motherlode.core.queries import FloatArray, SparseQueries
 from motherlode.core.rankers import (
+    HIDDEN_INPUTS,
+    HiddenUnits,
+    LabelTexts,
     LabelTree,
     Ranker,
     SparseLinear,
@@ -29,7 +32,19 @@ def random_ranker(
         return random_correction(num_features, num_labels, shortlist, seed)
     weights = random_weights(num_features, num_labels, seed=seed)
     frequencies_L = np.random.default_rng(seed).integers(0, 50, num_labels)
-    return SparseLinear(SparseLinearConfig(shortlist=shortlist, join=JOIN), weights, frequencies_L)
+    config = SparseLinearConfig(shortlist=shortlist, join=JOIN, hidden=random_units(seed=seed))
+    texts = LabelTexts.of(random_sparse(num_labels, num_features, seed=seed))
+    return SparseLinear(config, weights, frequencies_L, texts)
+
+
+def random_units(*, seed: int = 0) -> HiddenUnits:
+    """Five of a sparse linear ranker."""
+    generator = np.random.default_rng(seed)
+    return HiddenUnits(
+        inner=tuple(map(tuple, generator.standard_normal((5, len(HIDDEN_INPUTS))).tolist())),
+        biases=tuple(generator.standard_normal(5).tolist()),
+        outer=tuple((generator.standard_normal(5) / 4).tolist()),
+    )
 
 
 def random_correction(

@@ -16,7 +16,7 @@ from motherlode.core.errors import BundleError, UnsupportedFormatError, shorten
 
 # The highest that is read. A bundle is written as the lowest that can say what it holds, so that
 # older readers go on reading those without a ranker: 2 has a stage `ranker` and its folder.
-FORMAT_VERSION = 3
+FORMAT_VERSION = 4
 # Name and kind of a stage -> the first format version that knows it, where that is not the first.
 _FIRST_VERSIONS = {
     ("ranker", "tree_correction"): 2,
@@ -194,6 +194,8 @@ def lowest_format_version(stages: tuple[Stage, ...]) -> int:
 def _first_version(stage: Stage) -> int:
     if (stage.name, stage.kind) == ("index", "hnsw") and "codes" in stage.config:
         return 3
+    if (stage.name, stage.kind) == ("ranker", "sparse_linear") and "hidden" in stage.config:
+        return 4
     return _FIRST_VERSIONS.get((stage.name, stage.kind), 1)
 
 

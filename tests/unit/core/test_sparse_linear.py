@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -13,13 +14,16 @@ from motherlode.core.errors import BundleError, InvalidInputError
 from motherlode.core.queries import DenseQueries, SparseQueries, concatenate
 from motherlode.core.rankers import (
     JOINED,
+    HiddenUnits,
     SparseLinear,
     SparseLinearConfig,
     SparseWeights,
     sparse_weights,
 )
+from motherlode.core.rankers.ranker import CONFIG_FILE
+from motherlode.core.rankers.sparse_linear import WEIGHTS_FILE
 from motherlode.core.topk import TopK
-from tests.support.rankers import JOIN, dense_weights, random_sparse, random_weights
+from tests.support.rankers import JOIN, dense_weights, random_ranker, random_sparse, random_weights
 
 NUM_FEATURES, NUM_LABELS = 12, 30
 WEIGHTS = random_weights(NUM_FEATURES, NUM_LABELS)
@@ -102,10 +106,29 @@ def test_a_score_is_the_weighted_sum_of_what_is_joined() -> None:
     terms = [s, m, np.log1p(np.exp(-2 * m)), f, s * m, s * f, m * f]
     assert len(terms) == len(JOINED)
     expected = sum(weight * term for weight, term in zip(JOIN, terms, strict=True))
-    ranked = RANKER.rank(top, queries, NUM_LABELS)
-    for row in range(5):
+    check_scores(RANKER.rank(top, queries, NUM_LABELS), expected)
+    ranker = random_ranker("sparse_linear", NUM_FEATURES, NUM_LABELS)
+    assert isinstance(ranker, SparseLinear)
+    assert ranker.config.join == RANKER.config.join
+    f = np.log1p(ranker.frequencies_L[top.labels])
+    terms = [s, m, np.log1p(np.exp(-2 * m)), f, s * m, s * f, m * f]
+    expected = sum(weight * term for weight, term in zip(JOIN, terms, strict=True))
+    t = ranker.texts.shares(top, queries)
+    assert set(t) > {0, 1}
+    hidden = ranker.config.hidden
+    assert hidden is not None
+    units = np.array(hidden.inner) @ [s, m, f, t] + np.array(hidden.biases)[:, None]
+    expected += np.array(hidden.outer) @ (units / (1 + abs(units)))
+    check_scores(ranker.rank(top, queries, NUM_LABELS), expected)
+
+
+def check_scores(ranked: TopK, expected: Any) -> None:
+    """Of all labels, query by query."""
+    for row in range(len(ranked)):
         labels, scores = ranked.row(row)
-        np.testing.assert_allclose(scores, expected.reshape(5, -1)[row, labels], rtol=1e-5)
+        np.testing.assert_allclose(
+            scores, expected.reshape(len(ranked), -1)[row, labels], rtol=1e-5, atol=1e-6
+        )
 
 
 def test_dense_features_are_refused() -> None:
@@ -123,6 +146,23 @@ def test_frequencies_of_other_labels_are_refused() -> None:
 def test_a_join_of_other_terms_is_refused(join: tuple[float, ...]) -> None:
     with pytest.raises(ValidationError, match="join"):
         SparseLinearConfig(join=join)
+
+
+def test_hidden_units_of_other_inputs_are_refused() -> None:
+    hidden = HiddenUnits(inner=((1.0,) * 5,), biases=(0.0,), outer=(1.0,))
+    with pytest.raises(ValidationError, match="inner: expected 4 weights of each unit, got 5"):
+        SparseLinearConfig(join=JOIN, hidden=hidden)
+
+
+def test_a_join_without_hidden_units_is_saved_as_it_was_before_there_were_any(
+    tmp_path: Path,
+) -> None:
+    """So that readers of bundles of format version 3 take it."""
+    RANKER.save(tmp_path)
+    document = json.loads((tmp_path / CONFIG_FILE).read_text())
+    assert set(document["config"]) == {"kind", "shortlist", "join"}
+    arrays = SparseWeights.load(tmp_path / WEIGHTS_FILE, NUM_FEATURES)[1]
+    assert set(arrays) == {"keys", "values", "biases", "frequencies"}
 
 
 ARRAYS = {
@@ -151,9 +191,9 @@ def test_arrays_that_are_no_classifiers_are_refused(change: dict[str, Any], mess
 
 
 def test_loaded_weights_are_mapped_and_cannot_be_changed(tmp_path: Path) -> None:
-    WEIGHTS.save(tmp_path / "w.safetensors", FREQUENCIES)
-    loaded, frequencies_L = SparseWeights.load(tmp_path / "w.safetensors", NUM_FEATURES)
-    np.testing.assert_array_equal(frequencies_L, FREQUENCIES)
+    WEIGHTS.save(tmp_path / "w.safetensors", {"other": FREQUENCIES})
+    loaded, arrays = SparseWeights.load(tmp_path / "w.safetensors", NUM_FEATURES)
+    np.testing.assert_array_equal(arrays["other"], FREQUENCIES)
     for name in ("keys_W", "values_W", "biases_L"):
         array = getattr(loaded, name)
         np.testing.assert_array_equal(array, getattr(WEIGHTS, name))
@@ -181,15 +221,23 @@ def test_a_file_that_could_not_be_looked_up_is_refused(
 ) -> None:
     monkeypatch.setattr(sparse_weights, "_BLOCK_WEIGHTS", block)
     path = tmp_path / "w.safetensors"
-    SparseWeights(**ARRAYS, num_features=4).save(path, np.zeros(2, np.int64))
+    SparseWeights(**ARRAYS, num_features=4).save(path, {})
     SparseWeights.load(path, 4)
-    SparseWeights(**(ARRAYS | change), num_features=4).save(path, np.zeros(2, np.int64))
+    SparseWeights(**(ARRAYS | change), num_features=4).save(path, {})
     with pytest.raises(BundleError, match=rf"w\.safetensors: {message}"):
         SparseWeights.load(path, 4)
 
 
-def test_frequencies_below_0_are_refused(tmp_path: Path) -> None:
-    path = tmp_path / "w.safetensors"
-    SparseWeights(**ARRAYS, num_features=4).save(path, np.array([0, -1]))
-    with pytest.raises(BundleError, match="frequencies: one is below 0"):
-        SparseWeights.load(path, 4)
+@pytest.mark.parametrize(
+    ("array", "message"),
+    [
+        (np.arange(NUM_LABELS) - 1, "frequencies: expected int64, none below 0"),
+        (np.ones(NUM_LABELS, np.float32), "frequencies: expected int64, none below 0"),
+        (np.ones(NUM_LABELS - 1, np.int64), "frequencies: expected 30, .*, got 29"),
+    ],
+)
+def test_frequencies_that_are_none_are_refused(tmp_path: Path, array: Any, message: str) -> None:
+    RANKER.save(tmp_path)
+    RANKER.weights.save(tmp_path / WEIGHTS_FILE, {"frequencies": array})
+    with pytest.raises(BundleError, match=rf"weights\.safetensors: .*{message}"):
+        SparseLinear.load(tmp_path)

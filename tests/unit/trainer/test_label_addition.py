@@ -56,6 +56,7 @@ def test_classifiers_go_on_ranking_the_old_labels_and_the_new_ones_go_by_their_s
     after = Retriever.load(repository, "tiny")
     assert isinstance(after.path.ranker, SparseLinear)
     assert after.path.ranker.weights.biases_L[-1] == 0.0
+    assert np.diff(after.path.ranker.texts.offsets_L)[-1] == 2
 
     query = TextQueries(["topic7 filler", "topic4 topic3"])
     old, new = before.top_k(query, 3), after.top_k(query, 3)

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import logging
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 from motherlode.core.bundle import Bundle, read_bundle
 from motherlode.core.errors import ConfigError
-from motherlode.core.queries import TextQueries
-from motherlode.core.rankers import SparseLinear
+from motherlode.core.queries import SparseQueries, TextQueries
+from motherlode.core.rankers import HIDDEN_INPUTS, SparseLinear
 from motherlode.core.repository import Repository
 from motherlode.core.retriever import Retriever
+from motherlode.core.topk import TopK
+from motherlode.trainer import sparse_ranker
 from motherlode.trainer.config import TrainConfig, check_config
 from motherlode.trainer.progress import new_display
 from motherlode.trainer.training import TrainingOutcome, TrainingRequest, train_and_publish
@@ -63,7 +66,7 @@ def test_the_published_ranker_is_a_stage_of_the_manifest(repository: Path) -> No
     stage = bundle.manifest.stage("ranker")
     assert (stage.kind, stage.config["shortlist"]) == ("sparse_linear", 15)
     assert stage.config["join"] == list(bundle.ranker.config.join)
-    assert bundle.manifest.format_version == 3
+    assert bundle.manifest.format_version == 4
     assert bundle.ranker.frequencies_L.sum() > 300
 
 
@@ -78,6 +81,45 @@ def test_a_loaded_model_answers_as_the_stages_one_by_one(repository: Path) -> No
     ranked = bundle.ranker.rank(shortlist, known, 3)
     np.testing.assert_array_equal(top.labels, ranked.labels)
     np.testing.assert_array_equal(top.scores, ranked.scores)
+
+
+def test_where_texts_have_a_part_in_the_model_they_have_one_in_the_ranking(
+    data: Path, repository: Path, tmp_path: Path
+) -> None:
+    labels = {"embedding": "sum"}
+    config = small_config(ranker=RANKER, encoder=NARROW, loop={"held_out": 40}, labels=labels)
+    run(data, tmp_path, config)
+    bundle, without = published(tmp_path), published(repository)
+    assert isinstance(bundle.ranker, SparseLinear)
+    assert isinstance(without.ranker, SparseLinear)
+    queries = bundle.featurizer.transform(TextQueries(["word3 label"]))
+    texts = bundle.featurizer.transform(TextQueries(["Label 3", "Label 5"]))
+    assert isinstance(texts, SparseQueries)
+    assert np.diff(bundle.ranker.texts.offsets_L)[[3, 5]].tolist() == np.diff(texts.indptr).tolist()
+    top = TopK(np.array([3, 5]), np.ones(2, np.float32), np.array([2]))
+    t = HIDDEN_INPUTS.index("t")
+    assert bundle.ranker.inputs(top, queries)[1][t].min() > 0
+    plain = without.featurizer.transform(TextQueries(["word3 label"]))
+    assert without.ranker.inputs(top, plain)[1][t].max() == 0
+    hidden = without.ranker.config.hidden
+    assert hidden is not None
+    assert all(weights[t] == 0 for weights in hidden.inner)
+
+
+def test_a_join_is_fitted_to_some_queries_where_very_many_are_held_out(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = []
+    whole = sparse_ranker.fit_join
+
+    def fit(*args: Any, seed: int) -> Any:
+        asked.append(len(args[-1]))
+        return whole(*args, seed=seed)
+
+    monkeypatch.setattr(sparse_ranker, "_MOST_QUERIES", 15)
+    monkeypatch.setattr(sparse_ranker, "fit_join", fit)
+    run(data, tmp_path, CONFIG)
+    assert asked == [15]
 
 
 def test_the_same_configuration_gives_the_same_bundle(

@@ -95,9 +95,7 @@ def fit_classifiers(
         num_labels: L.
     """
     pairs = make_pairs(positives, shortlist, num_labels)
-    matrix = sparse.csr_matrix(
-        (queries.values, queries.indices, queries.indptr), (len(queries), queries.num_features)
-    )
+    matrix = _with_bias(queries)
     solutions = [_solve(config, matrix, pairs.part(block)) for block in _blocks(pairs.labels_P)]
     return _weights(solutions, num_labels, queries.num_features)
 
@@ -133,29 +131,44 @@ def _blocks(labels_P: IntArray) -> Iterator[slice]:
         first = last
 
 
+def _with_bias(queries: SparseQueries) -> sparse.csr_matrix:
+    """The features of each query, and after them the bias as feature F, which is always 1."""
+    shape = (len(queries), queries.num_features)
+    matrix = sparse.csr_matrix((queries.values, queries.indices, queries.indptr), shape)
+    return sparse.hstack([matrix, np.ones((len(queries), 1), np.float32)], format="csr")
+
+
 def _solve(config: ClassifiersConfig, matrix: sparse.csr_matrix, pairs: Pairs) -> _Solution:
     """The machines of one block of labels."""
     rows = matrix[pairs.rows_P]
-    num_pairs, num_features = rows.shape
+    num_pairs, num_columns = rows.shape
+    bias = num_columns - 1
     labels, places_P = np.unique(pairs.labels_P, return_inverse=True)
     if pairs.is_true_P.all():
         # Nothing to tell apart: the margin is that of the true.
-        return _Solution(labels, np.full(len(labels), num_features), np.ones(len(labels)))
-    # The features of a row, and after them the bias as one more.
-    ends = rows.indptr[1:]
-    features = np.insert(rows.indices.astype(np.int64), ends, num_features)
-    values = np.insert(rows.data.astype(np.float64), ends, 1.0)
-    offsets = rows.indptr + np.arange(num_pairs + 1)
+        return _Solution(labels, np.full(len(labels), bias), np.ones(len(labels)))
     # A column for each label and feature that meet in a pair.
-    keys = np.repeat(places_P, np.diff(offsets)) * (num_features + 1) + features
-    columns, indices = np.unique(keys, return_inverse=True)
+    keys = np.repeat(places_P, np.diff(rows.indptr)) * num_columns + rows.indices
+    columns, indices = _distinct(keys)
     problem = sparse.csr_matrix(
-        (values, indices.astype(np.int32), offsets.astype(np.int32)), (num_pairs, len(columns))
+        (rows.data.astype(np.float64), indices, rows.indptr), (num_pairs, len(columns))
     )
     weights = _liblinear(config, problem, pairs.is_true_P)
-    places, of_columns = np.divmod(columns, num_features + 1)
-    is_kept = (np.abs(weights) >= config.smallest_weight) | (of_columns == num_features)
+    places, of_columns = np.divmod(columns, num_columns)
+    is_kept = (np.abs(weights) >= config.smallest_weight) | (of_columns == bias)
     return _Solution(labels[places[is_kept]], of_columns[is_kept], weights[is_kept])
+
+
+def _distinct(keys: IntArray) -> tuple[IntArray, IntArray]:
+    """As numpy.unique with return_inverse, in half the time: place and key are sorted as one."""
+    num_bits = len(keys).bit_length()
+    packed = np.sort((keys << num_bits) | np.arange(len(keys)))
+    places = packed & ((1 << num_bits) - 1)
+    packed >>= num_bits
+    is_first = np.diff(packed, prepend=-1) > 0
+    inverse = np.empty(len(keys), np.int32)
+    inverse[places] = np.cumsum(is_first) - 1
+    return packed[is_first], inverse
 
 
 def _liblinear(

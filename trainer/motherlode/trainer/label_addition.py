@@ -66,7 +66,7 @@ def add_labels(
     parent = read_bundle(repository.path_of(model, repository.resolve(model, version)))
     added = read_label_table(file)
     _check(parent, added)
-    draft = _draft(parent, added, _embeddings(parent, added))
+    draft = _draft(parent, added, _features(parent, added))
     return repository.publish(model, draft), len(added)
 
 
@@ -86,8 +86,8 @@ def _check(parent: Bundle, added: LabelTable) -> None:
         )
 
 
-def _embeddings(parent: Bundle, added: LabelTable) -> FloatArray:
-    """float32 [N, D]: as long as the parent's labels of which there is only the text."""
+def _features(parent: Bundle, added: LabelTable) -> SparseQueries:
+    """Those of the texts."""
     assert added.texts is not None
     features = parent.featurizer.transform(TextQueries(list(added.texts)))
     assert isinstance(features, SparseQueries)
@@ -98,6 +98,11 @@ def _embeddings(parent: Bundle, added: LabelTable) -> FloatArray:
             expected="a text with features that the model knows",
             actual=_some([f"label {key}" for key in added.keys_of(unknown)]),
         )
+    return features
+
+
+def _embeddings(parent: Bundle, features: SparseQueries) -> FloatArray:
+    """float32 [N, D]: as long as the parent's labels of which there is only the text."""
     embeddings_ND = parent.label_encoder().encode(features)
     length = _length(parent)
     if length is None:
@@ -116,8 +121,8 @@ def _length(parent: Bundle) -> float | None:
     return 1.0 if labels["normalize"] else None
 
 
-def _draft(parent: Bundle, added: LabelTable, embeddings_ND: FloatArray) -> BundleDraft:
-    labels_LD = np.concatenate([parent.labels_LD, embeddings_ND])
+def _draft(parent: Bundle, added: LabelTable, features: SparseQueries) -> BundleDraft:
+    labels_LD = np.concatenate([parent.labels_LD, _embeddings(parent, features)])
     index = _index(parent.index, labels_LD, seed_of(parent))
     queries_BD = QueryPath(parent.featurizer, parent.encoder, index).encode(parent.golden.queries)
     k = min(_RECALL_K, len(labels_LD))
@@ -129,17 +134,17 @@ def _draft(parent: Bundle, added: LabelTable, embeddings_ND: FloatArray) -> Bund
             labels_LD=labels_LD,
             index=index,
             index_recall={f"R@{k}": measure_recall(index, labels_LD, queries_BD, k)},
-            ranker=_ranker(parent, added),
+            ranker=_ranker(parent, added, features),
             training_state=_training_state(parent, len(added)),
         ),
     )
 
 
-def _ranker(parent: Bundle, added: LabelTable) -> SparseLinear | None:
-    """The parent's, with the new labels ranked by their scores alone."""
+def _ranker(parent: Bundle, added: LabelTable, features: SparseQueries) -> SparseLinear | None:
+    """The parent's, with the new labels ranked by their scores and texts alone."""
     if not isinstance(parent.ranker, SparseLinear):
         return None
-    return parent.ranker.with_labels(np.asarray(added.frequencies, np.int64))
+    return parent.ranker.with_labels(np.asarray(added.frequencies, np.int64), features)
 
 
 def _index(parent: LabelIndex, labels_LD: FloatArray, seed: int) -> LabelIndex:

@@ -231,7 +231,7 @@ def _path(
         index = build_index(config.index, labels_LD, seed=config.seed)
     path = QueryPath(data.featurizer, model.frozen_encoder(), index, correction)
     if isinstance(config.ranker, SparseRankerConfig):
-        ranker = fit_sparse_linear(config.ranker, path, data.learned_from, data.held_out)
+        ranker = fit_sparse_linear(config.ranker, path, data, seed=config.seed)
         path = replace(path, ranker=ranker)
     return path, labels_LD
 

@@ -1,17 +1,27 @@
 """Second stages over a shortlist, and what they rank with."""
 
 from motherlode.core.rankers.correction import TreeCorrection, TreeCorrectionConfig
+from motherlode.core.rankers.hidden_units import HiddenUnits
 from motherlode.core.rankers.kinds import RANKERS, load_ranker
+from motherlode.core.rankers.label_texts import LabelTexts
 from motherlode.core.rankers.label_tree import PADDING_BIAS, LabelTree
 from motherlode.core.rankers.ranker import Ranker
-from motherlode.core.rankers.sparse_linear import JOINED, SparseLinear, SparseLinearConfig
+from motherlode.core.rankers.sparse_linear import (
+    HIDDEN_INPUTS,
+    JOINED,
+    SparseLinear,
+    SparseLinearConfig,
+)
 from motherlode.core.rankers.sparse_weights import SparseWeights
 from motherlode.core.rankers.whitening import Whitening
 
 __all__ = [
+    "HIDDEN_INPUTS",
     "JOINED",
     "PADDING_BIAS",
     "RANKERS",
+    "HiddenUnits",
+    "LabelTexts",
     "LabelTree",
     "Ranker",
     "SparseLinear",

@@ -2,11 +2,11 @@
 
 ELIAS++ (Gupta et al., NeurIPS 2022, section 3.5 and eq. (17)) ranks a shortlist by the words of the
 query, which single words decide better than an embedding does, and joins that with the score of
-the index. Here the join is linear in a few inputs, and fitted such that each true label of a query
-is ranked against the query's other hits.
+the index. Here the join is a small network of a few inputs, and fitted such that each true label of
+a query is ranked against the query's other hits.
 
 Shapes: B queries, F features, L labels, W weights in all, N hits in all, C hits of one query, J
-inputs of the join.
+terms of the join, I inputs of its hidden units.
 """
 
 from __future__ import annotations
@@ -15,31 +15,52 @@ from pathlib import Path
 from typing import ClassVar, Literal, final
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field, FiniteFloat
+from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, field_validator
 from typing_extensions import override
 
 from motherlode.core.documents import read_document
 from motherlode.core.errors import BundleError, InvalidInputError
 from motherlode.core.queries import Features, FloatArray, IntArray, SparseQueries
+from motherlode.core.rankers.hidden_units import HiddenUnits
+from motherlode.core.rankers.label_texts import LabelTexts
 from motherlode.core.rankers.ranker import CONFIG_FILE, Ranker, ShortlistConfig
 from motherlode.core.rankers.sparse_weights import SparseWeights
 from motherlode.core.topk import TopK
 
 WEIGHTS_FILE = "weights.safetensors"
 JOINED = ("s", "m", "softplus(-2 m)", "f", "s m", "s f", "m f")
+HIDDEN_INPUTS = ("s", "m", "f", "t")
 
 
 @final
 class SparseLinearConfig(ShortlistConfig):
-    """Configuration of the classifiers' stage."""
+    """Configuration of the classifiers' stage.
+
+    In what is joined, s is the score of the index, m the margin of the classifier, f log(1 +
+    training queries of the label), t the share of the features of the label's text that the query
+    has, 0 where texts have no part in the model.
+    """
 
     kind: Literal["sparse_linear"] = "sparse_linear"
     join: tuple[FiniteFloat, ...] = Field(
         min_length=len(JOINED),
         max_length=len(JOINED),
-        description="weights of s, m, softplus(-2 m), f, s m, s f, m f, where s is the score of "
-        "the index, m the margin of the classifier, f log(1 + training queries of the label)",
+        description="weights of s, m, softplus(-2 m), f, s m, s f, m f",
     )
+    hidden: HiddenUnits | None = Field(
+        default=None,
+        description="what is added to their sum, of s, m, f, t",
+        # So that a reader of format version 3 takes a sum without them.
+        exclude_if=lambda hidden: hidden is None,
+    )
+
+    @field_validator("hidden")
+    @classmethod
+    def _takes_the_inputs(cls, hidden: HiddenUnits | None) -> HiddenUnits | None:
+        if hidden is not None and hidden.num_inputs != len(HIDDEN_INPUTS):
+            expected = f"{len(HIDDEN_INPUTS)} weights of each unit"
+            raise ValueError(f"inner: expected {expected}, got {hidden.num_inputs}")
+        return hidden
 
 
 class _Document(BaseModel):
@@ -58,9 +79,10 @@ class SparseLinear(Ranker):
         config: Of the stage.
         weights: Of the classifiers.
         frequencies_L: int64 [L], training queries of each label.
+        texts: Of the labels; None where they have no part in the model.
 
     Raises:
-        InvalidInputError: If there are not as many frequencies as classifiers.
+        InvalidInputError: If there are not as many frequencies or texts as classifiers.
     """
 
     kind: ClassVar[str] = "sparse_linear"
@@ -69,14 +91,21 @@ class SparseLinear(Ranker):
     )
 
     def __init__(
-        self, config: SparseLinearConfig, weights: SparseWeights, frequencies_L: IntArray
+        self,
+        config: SparseLinearConfig,
+        weights: SparseWeights,
+        frequencies_L: IntArray,
+        texts: LabelTexts | None = None,
     ) -> None:
-        if len(frequencies_L) != weights.num_labels:
-            expected = f"{weights.num_labels}, one of each label"
-            raise InvalidInputError("frequencies", expected=expected, actual=len(frequencies_L))
+        texts = texts or LabelTexts.none(weights.num_labels, weights.num_features)
+        for name, number in (("frequencies", len(frequencies_L)), ("texts", texts.num_labels)):
+            if number != weights.num_labels:
+                expected = f"{weights.num_labels}, one of each label"
+                raise InvalidInputError(name, expected=expected, actual=number)
         self._config = config
         self.weights = weights
         self.frequencies_L = frequencies_L
+        self.texts = texts
 
     @property
     @override
@@ -96,7 +125,7 @@ class SparseLinear(Ranker):
     @property
     @override
     def predicted_bytes(self) -> int:
-        return self.weights.nbytes + self.frequencies_L.nbytes
+        return self.weights.nbytes + self.frequencies_L.nbytes + self.texts.nbytes
 
     def margins(self, shortlist: TopK, features: Features) -> FloatArray:
         """float32 [N]: the margin of each hit's classifier, in the order of the hits.
@@ -116,38 +145,53 @@ class SparseLinear(Ranker):
             margins_N[hits] = self.weights.margins(*query, shortlist.labels[hits])
         return margins_N
 
-    def inputs(self, shortlist: TopK, features: Features) -> FloatArray:
-        """float32 [J, N]: what is joined, one row for each of `JOINED`.
+    def inputs(self, shortlist: TopK, features: Features) -> tuple[FloatArray, FloatArray]:
+        """What is joined, one row for each of `JOINED`, and likewise for each of `HIDDEN_INPUTS`.
+
+        Returns:
+            float32 [J, N]; float32 [I, N].
 
         Raises:
             InvalidInputError: As `margins`.
         """
         s, m = shortlist.scores, self.margins(shortlist, features)
+        assert isinstance(features, SparseQueries), "the margins were made from them"
         f = np.log1p(self.frequencies_L[shortlist.labels]).astype(np.float32)
-        return np.stack([s, m, np.logaddexp(np.float32(0), -2 * m), f, s * m, s * f, m * f])
+        t = self.texts.shares(shortlist, features)
+        joined_JN = np.stack([s, m, np.logaddexp(np.float32(0), -2 * m), f, s * m, s * f, m * f])
+        return joined_JN, np.stack([s, m, f, t])
 
-    def with_labels(self, frequencies_N: IntArray) -> SparseLinear:
+    def with_config(self, config: SparseLinearConfig) -> SparseLinear:
+        """The same with another shortlist or join."""
+        return SparseLinear(config, self.weights, self.frequencies_L, self.texts)
+
+    def with_labels(self, frequencies_N: IntArray, texts: SparseQueries) -> SparseLinear:
         """The same with N more labels, which have no classifier: their margin is 0.
 
         Args:
             frequencies_N: int64 [N], training queries of each new label.
+            texts: Those of the new labels, featurised.
         """
         frequencies_L = np.concatenate([self.frequencies_L, frequencies_N])
         weights = self.weights.with_labels(len(frequencies_N))
-        return SparseLinear(self.config, weights, frequencies_L)
+        return SparseLinear(self.config, weights, frequencies_L, self.texts.with_texts(texts))
 
     @override
     def _score(self, shortlist: TopK, features: Features) -> FloatArray:
-        inputs_JN = self.inputs(shortlist, features)
+        inputs_JN, inputs_IN = self.inputs(shortlist, features)
+        hidden = self.config.hidden
+        scores_N = np.zeros(len(shortlist.labels)) if hidden is None else hidden.scores(inputs_IN)
         # Term by term, so that the bits of a score depend on its own inputs alone.
-        scores_N = np.zeros(inputs_JN.shape[1])
         for weight, input_N in zip(self.config.join, inputs_JN, strict=True):
             scores_N += weight * input_N
         return scores_N.astype(np.float32)
 
     @override
     def save(self, folder: Path) -> None:
-        self.weights.save(folder / WEIGHTS_FILE, self.frequencies_L)
+        beside = {"frequencies": self.frequencies_L}
+        if self.config.hidden is not None:
+            beside |= self.texts.arrays()
+        self.weights.save(folder / WEIGHTS_FILE, beside)
         document = _Document(
             num_features=self.num_features, num_labels=self.num_labels, config=self.config
         )
@@ -157,9 +201,21 @@ class SparseLinear(Ranker):
     @override
     def load(cls, folder: Path) -> SparseLinear:
         document = read_document(_Document, folder / CONFIG_FILE)
-        path = folder / WEIGHTS_FILE
-        weights, frequencies_L = SparseWeights.load(path, document.num_features)
+        path, config = folder / WEIGHTS_FILE, document.config
+        weights, arrays = SparseWeights.load(path, document.num_features)
         if weights.num_labels != document.num_labels:
             reason = f"{weights.num_labels} labels, expected {document.num_labels}"
             raise BundleError(path, reason)
-        return cls(document.config, weights, frequencies_L)
+        try:
+            frequencies_L = arrays["frequencies"]
+            texts = (
+                None
+                if config.hidden is None
+                else LabelTexts.of_arrays(arrays, document.num_features)
+            )
+            ranker = cls(config, weights, frequencies_L, texts)
+        except (KeyError, InvalidInputError) as error:
+            raise BundleError(path, f"no sparse linear classifiers: {error}") from error
+        if frequencies_L.dtype != np.int64 or frequencies_L.min() < 0:
+            raise BundleError(path, "frequencies: expected int64, none below 0")
+        return ranker

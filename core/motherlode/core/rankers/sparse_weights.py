@@ -9,15 +9,19 @@ Shapes: F features, L labels, W weights in all, Q features of one query, C label
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from functools import cached_property
 from pathlib import Path
-from typing import final
+from typing import Any, final
 
 import numpy as np
+from numpy.typing import NDArray
 from safetensors.numpy import save_file
 
 from motherlode.core.array_file import map_arrays
 from motherlode.core.errors import BundleError, InvalidInputError
 from motherlode.core.queries import FloatArray, IntArray
+from motherlode.core.rankers.frequent_features import FrequentFeatures
 
 # Memory of one look-up stays some megabytes, however long the query and the shortlist.
 _BLOCK_FEATURES = 64
@@ -53,10 +57,16 @@ class SparseWeights:
         """L."""
         return len(self.biases_L)
 
+    @cached_property
+    def _frequent(self) -> FrequentFeatures:
+        # Made by the first query, and not before what is read from a file has been checked.
+        return FrequentFeatures(self.keys_W, self.num_features, self.num_labels)
+
     @property
     def nbytes(self) -> int:
-        """Memory of its arrays, in bytes; mapped, it is taken only where features are used."""
-        return self.keys_W.nbytes + self.values_W.nbytes + self.biases_L.nbytes
+        """Memory in bytes; of the mapped arrays it is taken only where features are used."""
+        arrays = self.keys_W, self.values_W, self.biases_L
+        return sum(array.nbytes for array in arrays) + self._frequent.nbytes
 
     def margins(self, indices_Q: IntArray, values_Q: FloatArray, labels_C: IntArray) -> FloatArray:
         """float32 [C]: bias and inner product with the weights of each label, of one query.
@@ -84,13 +94,25 @@ class SparseWeights:
 
     def _look_up(self, indices_Q: IntArray, labels_C: IntArray) -> FloatArray:
         """float32 [Q, C]: the weight of each pair."""
-        wanted_QC = indices_Q[:, None] * self.num_labels + labels_C
-        if len(self.keys_W) == 0:
-            return np.zeros(wanted_QC.shape, np.float32)
-        places_QC = self.keys_W.searchsorted(wanted_QC.ravel()).reshape(wanted_QC.shape)
-        weights_QC: FloatArray = self.values_W.take(places_QC, mode="clip")
-        weights_QC[self.keys_W.take(places_QC, mode="clip") != wanted_QC] = 0.0
+        weights_QC = np.zeros((len(indices_Q), len(labels_C)), np.float32)
+        if len(self.keys_W) > 0:
+            is_frequent_Q = self._frequent.are_frequent(indices_Q)
+            for chosen_Q, places in (
+                (is_frequent_Q, self._frequent.places),
+                (~is_frequent_Q, self._search),
+            ):
+                places_RC, has_weight_RC = places(indices_Q[chosen_Q], labels_C)
+                weights_QC[chosen_Q] = self.values_W.take(places_RC) * has_weight_RC
         return weights_QC
+
+    def _search(
+        self, indices_R: IntArray, labels_C: IntArray
+    ) -> tuple[IntArray, NDArray[np.bool_]]:
+        """As `FrequentFeatures.places`, by binary search."""
+        wanted_RC = indices_R[:, None] * self.num_labels + labels_C
+        places_RC = self.keys_W.searchsorted(wanted_RC.ravel()).reshape(wanted_RC.shape)
+        np.minimum(places_RC, len(self.keys_W) - 1, out=places_RC)
+        return places_RC, self.keys_W.take(places_RC) == wanted_RC
 
     def with_labels(self, num_more: int) -> SparseWeights:
         """The same with so many more labels, which have neither weights nor bias."""
@@ -99,38 +121,30 @@ class SparseWeights:
         keys_W = features_W * len(biases_L) + labels_W
         return SparseWeights(keys_W, self.values_W, biases_L, self.num_features)
 
-    def save(self, path: Path, frequencies_L: IntArray) -> None:
-        """Writes the arrays, with the labels' frequencies, as a safetensors file.
+    def save(self, path: Path, beside: Mapping[str, NDArray[Any]]) -> None:
+        """Writes the arrays, and others beside them, as a safetensors file.
 
         Raises:
             OSError: If the file cannot be written.
         """
-        arrays = {
-            "keys": self.keys_W,
-            "values": self.values_W,
-            "biases": self.biases_L,
-            "frequencies": frequencies_L,
-        }
-        save_file({name: np.ascontiguousarray(array) for name, array in arrays.items()}, path)
+        own = {"keys": self.keys_W, "values": self.values_W, "biases": self.biases_L}
+        arrays = {name: np.ascontiguousarray(array) for name, array in {**own, **beside}.items()}
+        save_file(arrays, path)
 
     @classmethod
-    def load(cls, path: Path, num_features: int) -> tuple[SparseWeights, IntArray]:
-        """What `save` wrote, mapped: the weights, and int64 [L] frequencies.
+    def load(cls, path: Path, num_features: int) -> tuple[SparseWeights, dict[str, NDArray[Any]]]:
+        """What `save` wrote, mapped: the weights, and all arrays of the file.
 
         Raises:
             BundleError: If the file cannot be read or holds no such arrays.
         """
         arrays = map_arrays(path)
         try:
-            parts = arrays["keys"], arrays["values"], arrays["biases"]
-            weights = cls(*parts, num_features)
-            frequencies_L = arrays["frequencies"]
+            weights = cls(arrays["keys"], arrays["values"], arrays["biases"], num_features)
         except (KeyError, InvalidInputError) as error:
             raise BundleError(path, f"no sparse linear classifiers: {error}") from error
-        if frequencies_L.dtype != np.int64 or frequencies_L.shape != (weights.num_labels,):
-            raise BundleError(path, f"frequencies: expected int64 [{weights.num_labels}]")
-        _check_content(path, weights, frequencies_L)
-        return weights, frequencies_L
+        _check_content(path, weights)
+        return weights, arrays
 
     def _check(self) -> None:
         for name, array, dtype in (
@@ -151,10 +165,8 @@ class SparseWeights:
             raise InvalidInputError("keys", expected=expected, actual=self.keys_W[[0, -1]].tolist())
 
 
-def _check_content(path: Path, weights: SparseWeights, frequencies_L: IntArray) -> None:
+def _check_content(path: Path, weights: SparseWeights) -> None:
     """Refuses what cannot be looked up, or would make scores that are no numbers."""
-    if frequencies_L.min() < 0:
-        raise BundleError(path, "frequencies: one is below 0")
     if not np.isfinite(weights.biases_L).all():
         raise BundleError(path, "biases: one is not finite")
     for start in range(0, len(weights.keys_W), _BLOCK_WEIGHTS):

@@ -171,7 +171,7 @@ def seeds(
     records: Records,
 ) -> list[Trial]:
     """The trials of each seed."""
-    fixed = ("loop.held_out=0", *overrides)
+    fixed = ("loop.held_out=0", "ranker.kind=none", *overrides)
     configs = [load_config(recipe, (f"seed={seed}", *fixed)) for seed in range(number)]
     return [records.trial(config, train, test) for config in configs]
 

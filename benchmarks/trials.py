@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import time
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import final
 
@@ -26,8 +26,10 @@ from motherlode.trainer.evaluation import evaluate
 from motherlode.trainer.hits import Judged, true_hits
 from motherlode.trainer.loop import TrainingLoop, Validation
 from motherlode.trainer.model import new_model
-from motherlode.trainer.preparation import Featurized, featurize
+from motherlode.trainer.preparation import Featurized, TrainingData, featurize, split
 from motherlode.trainer.progress import RunDisplay
+from motherlode.trainer.ranker import SparseRankerConfig
+from motherlode.trainer.sparse_ranker import fit_sparse_linear
 
 KS = (1, 3, 5, 10)
 # Training queries of the best known true label of a query, first and last inclusive.
@@ -126,7 +128,11 @@ class Clock(RunDisplay):
 
 
 def run_trial(config: TrainConfig, train: Dataset, part: Dataset) -> Trial:
-    """Train on one data set, measure on another; nothing is chosen by what is measured."""
+    """Train on one data set, measure on another; nothing is chosen by what is measured.
+
+    A sparse linear ranker is fitted to what the configuration holds out of the first.
+    """
+    train, held_out = split(train, config)
     featurizer, examples, texts = _featurized(config, train)
     num_labels = len(train.labels)
     model = new_model(config, examples.features, train.positives, num_labels, label_features=texts)
@@ -137,6 +143,9 @@ def run_trial(config: TrainConfig, train: Dataset, part: Dataset) -> Trial:
     loop.run()
     index = build_index(ExactConfig(), model.label_embeddings(), seed=0)
     path = QueryPath(featurizer, model.frozen_encoder(), index, loop.correction)
+    if isinstance(config.ranker, SparseRankerConfig):
+        data = TrainingData(train, None, held_out, featurizer, examples, texts)
+        path = replace(path, ranker=fit_sparse_linear(config.ranker, path, data, seed=config.seed))
     top = path.top_k(part.queries, max(KS))
     seen = train.rows(sample(len(train), len(some)))
     return Trial(

@@ -231,10 +231,10 @@ def test_all_rows_in_order_are_the_same_content(tmp_path):
         assert dataset.rows(np.arange(len(dataset))).digest == dataset.digest
 
 
-@pytest.mark.parametrize(("amount", "count"), [(10, 10), (0.25, 10), (0.001, 1), (39, 39)])
-def test_a_held_out_part_and_the_rest_are_the_whole(tmp_path, amount, count):
+@pytest.mark.parametrize("count", [10, 1, 39])
+def test_a_held_out_part_and_the_rest_are_the_whole(tmp_path, count):
     dataset = sized(tmp_path, "text")
-    train, held = split_held_out(dataset, amount, np.random.default_rng(3))
+    train, held = split_held_out(dataset, count, np.random.default_rng(3))
     assert [len(train), len(held)] == [40 - count, count]
     texts = list(dataset.queries.texts)
     assert sorted([*train.queries.texts, *held.queries.texts]) == sorted(texts)
@@ -259,7 +259,7 @@ def test_the_generator_decides_what_is_held_out(tmp_path):
     assert held(1) != held(2)
 
 
-@pytest.mark.parametrize("amount", [0, 40, 41, -1, 0.0, 1.0, -0.5, 0.999])
-def test_a_part_that_would_be_empty_is_refused(tmp_path, amount):
+@pytest.mark.parametrize("count", [0, 40, 41, -1])
+def test_a_part_that_would_be_empty_is_refused(tmp_path, count):
     with pytest.raises(ValueError, match="cannot hold out"):
-        split_held_out(sized(tmp_path, "text"), amount, np.random.default_rng(0))
+        split_held_out(sized(tmp_path, "text"), count, np.random.default_rng(0))

@@ -159,7 +159,7 @@ def _solve(config: ClassifiersConfig, matrix: sparse.csr_matrix, pairs: Pairs) -
     return _Solution(labels[places[is_kept]], of_columns[is_kept], weights[is_kept])
 
 
-def _distinct(keys: IntArray) -> tuple[IntArray, IntArray]:
+def _distinct(keys: IntArray) -> tuple[IntArray, NDArray[np.int32]]:
     """As numpy.unique with return_inverse, in half the time: place and key are sorted as one."""
     num_bits = len(keys).bit_length()
     packed = np.sort((keys << num_bits) | np.arange(len(keys)))

@@ -79,11 +79,11 @@ def fit_join(
         counts_B: int64 [B], hits of each query.
         seed: Of the weights that the hidden units start with.
     """
-    is_hit_BC = np.asarray(np.arange(counts_B.max(initial=0)) < counts_B[:, None])
-    is_true_BC = np.zeros_like(is_hit_BC)
+    is_hit_BC = np.arange(counts_B.max(initial=0)) < counts_B[:, None]
+    is_true_BC = np.zeros(is_hit_BC.shape, np.bool_)
     is_true_BC[is_hit_BC] = is_true_N
     is_wrong_BC = is_hit_BC & ~is_true_BC
-    chosen_B = is_true_BC.any(axis=1) & is_wrong_BC.any(axis=1)
+    chosen_B = np.asarray(is_true_BC.any(axis=1) & is_wrong_BC.any(axis=1))
     if not chosen_B.any():
         return None
     truth = _Truth(torch.from_numpy(is_true_BC[chosen_B]), torch.from_numpy(is_wrong_BC[chosen_B]))

@@ -99,7 +99,7 @@ def prepare(config: TrainConfig, data: Path) -> TrainingData:
     whole = load_dataset(data, "train")
     _check_kind(config, whole)
     test = load_test(data, whole)
-    train, held_out = _split(whole, config)
+    train, held_out = split(whole, config)
     sizes = f"{len(train):,} training queries, {len(held_out):,} held out"
     logger.info("%s: %s, %s labels", data.name, sizes, f"{len(whole.labels):,}")
     featurized = featurize(config, train)
@@ -119,6 +119,14 @@ def featurize(config: TrainConfig, train: Dataset) -> Featurized:
     learned_from = LabelledFeatures(featurizer.transform(train.queries), train.positives)
     label_features = _label_features(featurizer, label_texts, config.labels.embedding)
     return Featurized(featurizer, learned_from, label_features)
+
+
+def split(dataset: Dataset, config: TrainConfig) -> tuple[Dataset, Dataset]:
+    """What a run learns from, and what it holds out: as many as it asks for, a tenth at most."""
+    count = min(config.loop.held_out, len(dataset) // 10)
+    if count == 0:
+        return dataset, dataset.rows(np.empty(0, np.int64))
+    return split_held_out(dataset, count, np.random.default_rng(config.seed))
 
 
 def _label_texts(config: TrainConfig, labels: LabelTable) -> Sequence[str]:
@@ -208,10 +216,3 @@ def _check_kind(config: TrainConfig, dataset: Dataset) -> None:
         raise ConfigError(
             "features.kind", expected=f"{kind!r}, as the data is", actual=config.features.kind
         )
-
-
-def _split(dataset: Dataset, config: TrainConfig) -> tuple[Dataset, Dataset]:
-    count = min(config.loop.held_out, len(dataset) // 10)
-    if count == 0:
-        return dataset, dataset.rows(np.empty(0, np.int64))
-    return split_held_out(dataset, count, np.random.default_rng(config.seed))

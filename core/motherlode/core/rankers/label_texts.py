@@ -30,7 +30,9 @@ class LabelTexts:
         InvalidInputError: If the arrays are of other types or sizes; names the one at fault.
     """
 
-    def __init__(self, offsets_L: IntArray, features_T: IntArray, num_features: int) -> None:
+    def __init__(
+        self, offsets_L: IntArray, features_T: NDArray[np.int32], num_features: int
+    ) -> None:
         self.offsets_L = offsets_L
         self.features_T = features_T
         self.num_features = num_features

@@ -220,7 +220,7 @@ def _candidates(folder: Path, part: str) -> list[Path]:
 
 
 def split_held_out(
-    dataset: Dataset, fraction_or_count: float, generator: np.random.Generator
+    dataset: Dataset, count: int, generator: np.random.Generator
 ) -> tuple[Dataset, Dataset]:
     """A training part and a held-out part, drawn without replacement, each in the old order.
 
@@ -228,19 +228,15 @@ def split_held_out(
 
     Args:
         dataset: Training data.
-        fraction_or_count: A fraction of the queries if it is a float, a number of them if it is
-            an int.
-        generator: Decides which queries are held out.
+        count: Queries to hold out.
+        generator: Decides which.
 
     Raises:
         ValueError: If one of the parts would be empty.
     """
     size = len(dataset)
-    count = fraction_or_count
-    if not isinstance(count, int):
-        count = max(1, round(count * size)) if 0 < count < 1 else 0
     if not 0 < count < size:
-        raise ValueError(f"cannot hold out {fraction_or_count} of {size} queries")
+        raise ValueError(f"cannot hold out {count} of {size} queries")
     is_held = np.zeros(size, np.bool_)
     is_held[generator.choice(size, count, replace=False)] = True
     train, held = dataset.rows(np.flatnonzero(~is_held)), dataset.rows(np.flatnonzero(is_held))

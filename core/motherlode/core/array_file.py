@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from motherlode.core.errors import BundleError
+from motherlode.core.errors import BundleError, InvalidInputError
 from motherlode.core.queries import FloatArray
 
 # Rows then start where vector instructions and pages like them to.
@@ -73,6 +73,18 @@ def map_arrays(path: Path, *, num_bytes_behind: int = 0) -> dict[str, NDArray[An
         return {name: _map(path, start, entry) for name, entry in header.items()}
     except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise BundleError(path, f"not a safetensors file of mapped arrays: {error}") from error
+
+
+def check_row(name: str, array: NDArray[Any], dtype: type[np.generic]) -> None:
+    """Refuses what is no row of the type.
+
+    Raises:
+        InvalidInputError: If so; names the array.
+    """
+    if array.ndim != 1 or array.dtype != dtype:
+        expected = f"a row of {np.dtype(dtype).name}"
+        actual = f"{array.dtype} {list(array.shape)}"
+        raise InvalidInputError(name, expected=expected, actual=actual)
 
 
 def _map(path: Path, start: int, entry: dict[str, Any]) -> NDArray[Any]:

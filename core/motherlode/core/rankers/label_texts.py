@@ -11,6 +11,7 @@ from typing import Any, Self, final
 import numpy as np
 from numpy.typing import NDArray
 
+from motherlode.core.array_file import check_row
 from motherlode.core.errors import InvalidInputError
 from motherlode.core.queries import FloatArray, IntArray, SparseQueries
 from motherlode.core.topk import TopK
@@ -104,14 +105,8 @@ class LabelTexts:
         return LabelTexts(offsets_L, features_T, self.num_features)
 
     def _check(self) -> None:
-        for name, array, dtype in (
-            ("text_offsets", self.offsets_L, np.int64),
-            ("text_features", self.features_T, np.int32),
-        ):
-            if array.ndim != 1 or array.dtype != dtype:
-                expected = f"a row of {np.dtype(dtype).name}"
-                actual = f"{array.dtype} {list(array.shape)}"
-                raise InvalidInputError(name, expected=expected, actual=actual)
+        check_row("text_offsets", self.offsets_L, np.int64)
+        check_row("text_features", self.features_T, np.int32)
         ends = self.offsets_L[:1].tolist() + self.offsets_L[-1:].tolist()
         if ends != [0, len(self.features_T)] or (np.diff(self.offsets_L) < 0).any():
             expected = f"0 to {len(self.features_T)}, ascending"

@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 from safetensors.numpy import save_file
 
-from motherlode.core.array_file import map_arrays
+from motherlode.core.array_file import check_row, map_arrays
 from motherlode.core.errors import BundleError, InvalidInputError
 from motherlode.core.queries import FloatArray, IntArray
 from motherlode.core.rankers.frequent_features import FrequentFeatures
@@ -147,15 +147,9 @@ class SparseWeights:
         return weights, arrays
 
     def _check(self) -> None:
-        for name, array, dtype in (
-            ("keys", self.keys_W, np.int64),
-            ("values", self.values_W, np.float32),
-            ("biases", self.biases_L, np.float32),
-        ):
-            if array.ndim != 1 or array.dtype != dtype:
-                expected = f"a row of {np.dtype(dtype).name}"
-                actual = f"{array.dtype} {list(array.shape)}"
-                raise InvalidInputError(name, expected=expected, actual=actual)
+        check_row("keys", self.keys_W, np.int64)
+        check_row("values", self.values_W, np.float32)
+        check_row("biases", self.biases_L, np.float32)
         if len(self.keys_W) != len(self.values_W):
             expected = f"{len(self.keys_W)}, one of each key"
             raise InvalidInputError("values", expected=expected, actual=len(self.values_W))

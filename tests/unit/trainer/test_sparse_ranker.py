@@ -22,7 +22,7 @@ from motherlode.trainer.progress import new_display
 from motherlode.trainer.training import TrainingOutcome, TrainingRequest, train_and_publish
 from tests.support.planted import small_config, write_planted
 
-RANKER = {"kind": "sparse_linear", "shortlist": 15, "negatives": 5}
+RANKER: dict[str, Any] = {"kind": "sparse_linear", "shortlist": 15, "negatives": 5}
 
 
 def run(data: Path, repository: Path, config: TrainConfig) -> TrainingOutcome:
@@ -116,10 +116,12 @@ def test_a_join_is_fitted_to_some_queries_where_very_many_are_held_out(
         asked.append(len(args[-1]))
         return whole(*args, seed=seed)
 
-    monkeypatch.setattr(sparse_ranker, "_MOST_QUERIES", 15)
+    monkeypatch.setattr(sparse_ranker, "_MOST_HITS", 10 * RANKER["shortlist"])
     monkeypatch.setattr(sparse_ranker, "fit_join", fit)
-    run(data, tmp_path, CONFIG)
-    assert asked == [15]
+    for fewest in (5, 15):
+        monkeypatch.setattr(sparse_ranker, "_FEWEST_QUERIES", fewest)
+        run(data, tmp_path, CONFIG)
+    assert asked == [10, 15]
 
 
 def test_the_same_configuration_gives_the_same_bundle(

@@ -19,8 +19,9 @@ from motherlode.trainer.ranker import SparseRankerConfig
 
 # Where nothing can be fitted, hits stay in the order of the index.
 _SCORE_ALONE = (1.0, *[0.0] * (len(JOINED) - 1))
-# More take longer and change nothing.
-_MOST_QUERIES = 4000
+# More hits take longer and more memory, and change nothing.
+_MOST_HITS = 400_000
+_FEWEST_QUERIES = 100
 
 logger = logging.getLogger(__name__)
 
@@ -51,7 +52,8 @@ def fit_sparse_linear(
         positives.counts(num_labels),
         None if texts is None else LabelTexts.of(texts),
     )
-    join = _fitted_join(ranker, path, _some(data.held_out), seed)
+    most = max(_MOST_HITS // ranker.shortlist_for(1), _FEWEST_QUERIES)
+    join = _fitted_join(ranker, path, _some(data.held_out, most), seed)
     if join is None:
         logger.warning(
             "no held-out query has both a true label and another among its hits: the classifiers "
@@ -62,11 +64,11 @@ def fit_sparse_linear(
     return ranker.with_config(ranker.config.model_copy(update=update))
 
 
-def _some(held_out: Dataset) -> Dataset:
-    """As many queries as a join needs, evenly from all."""
-    if len(held_out) <= _MOST_QUERIES:
+def _some(held_out: Dataset, most: int) -> Dataset:
+    """So many queries at most, evenly from all."""
+    if len(held_out) <= most:
         return held_out
-    return held_out.rows(np.linspace(0, len(held_out) - 1, _MOST_QUERIES).astype(np.int64))
+    return held_out.rows(np.linspace(0, len(held_out) - 1, most).astype(np.int64))
 
 
 def _fitted_join(

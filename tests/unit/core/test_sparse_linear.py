@@ -231,8 +231,9 @@ def test_a_file_that_could_not_be_looked_up_is_refused(
 @pytest.mark.parametrize(
     ("array", "message"),
     [
-        (np.arange(NUM_LABELS) - 1, "frequencies: expected int64, none below 0"),
-        (np.ones(NUM_LABELS, np.float32), "frequencies: expected int64, none below 0"),
+        (np.arange(NUM_LABELS) - 1, "frequencies: one is below 0"),
+        (np.ones(NUM_LABELS, np.float32), "frequencies: expected a row of int64"),
+        (np.ones((NUM_LABELS, 1), np.int64), "frequencies: expected a row of int64"),
         (np.ones(NUM_LABELS - 1, np.int64), "frequencies: expected 30, .*, got 29"),
     ],
 )

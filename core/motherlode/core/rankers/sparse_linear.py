@@ -18,6 +18,7 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, field_validator
 from typing_extensions import override
 
+from motherlode.core.array_file import check_row
 from motherlode.core.documents import read_document
 from motherlode.core.errors import BundleError, InvalidInputError
 from motherlode.core.queries import Features, FloatArray, IntArray, SparseQueries
@@ -206,16 +207,13 @@ class SparseLinear(Ranker):
         if weights.num_labels != document.num_labels:
             reason = f"{weights.num_labels} labels, expected {document.num_labels}"
             raise BundleError(path, reason)
+        has_texts = config.hidden is not None
         try:
-            frequencies_L = arrays["frequencies"]
-            texts = (
-                None
-                if config.hidden is None
-                else LabelTexts.of_arrays(arrays, document.num_features)
-            )
-            ranker = cls(config, weights, frequencies_L, texts)
+            texts = LabelTexts.of_arrays(arrays, document.num_features) if has_texts else None
+            check_row("frequencies", arrays["frequencies"], np.int64)
+            ranker = cls(config, weights, arrays["frequencies"], texts)
         except (KeyError, InvalidInputError) as error:
             raise BundleError(path, f"no sparse linear classifiers: {error}") from error
-        if frequencies_L.dtype != np.int64 or frequencies_L.min() < 0:
-            raise BundleError(path, "frequencies: expected int64, none below 0")
+        if ranker.frequencies_L.min() < 0:
+            raise BundleError(path, "frequencies: one is below 0")
         return ranker

@@ -80,7 +80,8 @@ class HeadReader:
         self._max_bytes = max_bytes
         self.max_block_bytes = max_bytes * _PATIENCE
         self._decoder = Decoder(self.max_block_bytes)
-        # By block: as long as the table stands, equal blocks are equal headers.
+        # By block: as long as the table and its size stand, equal blocks are equal headers, and do
+        # nothing to it.
         self._known: dict[bytes, RequestHead] = {}
         self._num_known_bytes = 0
 
@@ -105,10 +106,11 @@ class HeadReader:
         except (HPACKError, IndexError) as error:
             raise ConnectionFaultError(Code.COMPRESSION_ERROR, "headers cannot be read") from error
         head = _head_of([_as_text(*field) for field in fields], self._max_bytes)
-        if before != tuple(table):
+        resizes = bool(block) and block[0] & _TABLE_SIZE_MASK == _TABLE_SIZE
+        if resizes or before != tuple(table):
             self._known.clear()
             self._num_known_bytes = 0
-        elif not block or block[0] & _TABLE_SIZE_MASK != _TABLE_SIZE:
+        else:
             self._remember(block, head, len(block) + sum(len(n) + len(v) for n, v in fields))
         return head
 

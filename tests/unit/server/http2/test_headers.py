@@ -70,6 +70,17 @@ def test_a_table_that_changes_its_size_changes_it_here_too(
             assert head.metadata == (("x-word", word),)
 
 
+def test_a_block_for_which_there_was_no_room_is_read_anew_when_there_is() -> None:
+    """It left an empty table empty, and so does a block that makes room and is too large itself."""
+    reader = HeadReader(16_384)
+    entry, too_large = b"\x40\x03x-a\x01b", b"\x40\x03x-b\x1e" + b"b" * 30
+    reader.read(b"\x20" + literals())
+    reader.read(literals() + entry)
+    reader.read(b"\x3f\x1d" + literals() + too_large)
+    reader.read(literals() + entry)
+    assert reader.read(literals() + b"\xbe").metadata == (("x-a", "b"),)
+
+
 def test_a_block_that_resizes_the_table_does_so_each_time() -> None:
     reader, oracle = HeadReader(16_384), Decoder()
     to_nothing, to_all, entry = b"\x20", b"\x3f\xe1\x1f", b"\x40\x01a\x01b"

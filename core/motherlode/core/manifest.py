@@ -25,6 +25,11 @@ _FIRST_VERSIONS = {
     ("index", "ivf"): 3,
     ("index", "learned"): 3,
 }
+# Name and kind of a stage, and a setting that it need not have -> likewise.
+_FIRST_VERSIONS_OF_SETTINGS = {
+    ("index", "hnsw", "codes"): 3,
+    ("ranker", "sparse_linear", "hidden"): 4,
+}
 MANIFEST_FILE = "manifest.json"
 FEATURES_FOLDER = "features"
 ENCODER_FILE = "encoder.safetensors"
@@ -192,11 +197,11 @@ def lowest_format_version(stages: tuple[Stage, ...]) -> int:
 
 
 def _first_version(stage: Stage) -> int:
-    if (stage.name, stage.kind) == ("index", "hnsw") and "codes" in stage.config:
-        return 3
-    if (stage.name, stage.kind) == ("ranker", "sparse_linear") and "hidden" in stage.config:
-        return 4
-    return _FIRST_VERSIONS.get((stage.name, stage.kind), 1)
+    of_settings = (
+        _FIRST_VERSIONS_OF_SETTINGS.get((stage.name, stage.kind, setting), 1)
+        for setting in stage.config
+    )
+    return max([_FIRST_VERSIONS.get((stage.name, stage.kind), 1), *of_settings])
 
 
 def bundle_digest(files: dict[str, FileEntry], stages: tuple[Stage, ...]) -> str:

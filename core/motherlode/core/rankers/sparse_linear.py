@@ -74,7 +74,7 @@ class _Document(BaseModel):
 
 @final
 class SparseLinear(Ranker):
-    """The margin of each hit's classifier, joined with its score and the label's frequency and text.
+    """The margin of each hit's classifier, joined with its score, the label's frequency and text.
 
     Args:
         config: Of the stage.

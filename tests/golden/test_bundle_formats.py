@@ -12,18 +12,19 @@ from motherlode.core.retriever import Retriever
 
 BUNDLES = Path(__file__).parent / "bundles"
 # Of label 7 and label 3: a cosine, 20 times that with log p_n(y|x), or with a classifier's margin,
-# or with hidden units as well.
+# or with hidden units as well, or with neighbours among their inputs.
 FIRST_SCORES = {
     1: [1.0, 1.0],
     2: [17.00497, 17.416176],
     3: [19.83805, 19.938877],
     4: [19.437866, 19.518995],
+    5: [19.51302, 19.744669],
 }
 
 
 OLDEST_KINDS = ["exact", "hnsw", "ivf_flat"]
 ALL_KINDS = [*OLDEST_KINDS, "ivf", "learned", "scan"]
-KINDS = {1: OLDEST_KINDS, 2: OLDEST_KINDS, 3: ALL_KINDS, 4: ALL_KINDS}
+KINDS = {1: OLDEST_KINDS, 2: OLDEST_KINDS, 3: ALL_KINDS, 4: ALL_KINDS, 5: ALL_KINDS}
 
 
 def test_there_are_bundles_of_every_format_version() -> None:

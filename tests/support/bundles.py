@@ -83,7 +83,7 @@ def tiny_draft(
     ranker = None
     if ranker_kind is not None:
         sizes = featurizer.num_features, num_labels
-        ranker = random_ranker(ranker_kind, *sizes, shortlist=SHORTLIST, seed=seed)
+        ranker = random_ranker(ranker_kind, *sizes, width=width, shortlist=SHORTLIST, seed=seed)
     path = QueryPath(featurizer, encoder, index, ranker)
     golden_texts = [f"topic{i} filler" for i in range(min(8, num_labels))]
     return BundleDraft(

@@ -6,10 +6,13 @@ import numpy as np
 
 from motherlode.core.queries import FloatArray, SparseQueries
 from motherlode.core.rankers import (
-    HIDDEN_INPUTS,
+    INPUTS,
+    INPUTS_WITH_NEIGHBORS,
     HiddenUnits,
     LabelTexts,
     LabelTree,
+    Neighbors,
+    NeighborsConfig,
     Ranker,
     SparseLinear,
     SparseLinearConfig,
@@ -21,27 +24,52 @@ from motherlode.core.rankers import (
 from tests.support.label_trees import random_tree
 
 RANKER_KINDS = ("tree_correction", "sparse_linear")
+# Of query embeddings.
+WIDTH = 6
 JOIN = (20.0, 1.0, -0.5, 0.1, 0.2, -0.1, 0.3)
 
 
 def random_ranker(
-    kind: str, num_features: int, num_labels: int, *, shortlist: int = 100, seed: int = 0
+    kind: str,
+    num_features: int,
+    num_labels: int,
+    *,
+    width: int = WIDTH,
+    shortlist: int = 100,
+    seed: int = 0,
 ) -> Ranker:
     """A ranker whose part is too small to move a hit that is far above the others."""
     if kind == "tree_correction":
         return random_correction(num_features, num_labels, shortlist, seed)
     weights = random_weights(num_features, num_labels, seed=seed)
     frequencies_L = np.random.default_rng(seed).integers(0, 50, num_labels)
-    config = SparseLinearConfig(shortlist=shortlist, join=JOIN, hidden=random_units(seed=seed))
+    neighbors = random_neighbors(num_labels, width, seed=seed)
+    hidden = random_units(len(INPUTS_WITH_NEIGHBORS), seed=seed)
+    config = SparseLinearConfig(
+        shortlist=shortlist, join=JOIN, hidden=hidden, neighbors=neighbors.config
+    )
     texts = LabelTexts.of(random_sparse(num_labels, num_features, seed=seed))
-    return SparseLinear(config, weights, frequencies_L, texts)
+    return SparseLinear(config, weights, frequencies_L, texts, neighbors)
 
 
-def random_units(*, seed: int = 0) -> HiddenUnits:
+def random_neighbors(num_labels: int, width: int, *, seed: int = 0) -> Neighbors:
+    """Twenty training queries with 0 to 5 labels each, of which 7 are looked at."""
+    generator = np.random.default_rng(seed)
+    embeddings_TD = generator.standard_normal((20, width)).astype(np.float32)
+    lengths = generator.integers(0, min(6, num_labels), 20)
+    rows = [generator.choice(num_labels, size, replace=False) for size in lengths]
+    offsets_T = np.cumsum([0, *lengths])
+    config = NeighborsConfig(count=7)
+    return Neighbors.build(
+        config, embeddings_TD, offsets_T, np.concatenate(rows), num_labels, seed=seed
+    )
+
+
+def random_units(num_inputs: int = len(INPUTS), *, seed: int = 0) -> HiddenUnits:
     """Five of a sparse linear ranker."""
     generator = np.random.default_rng(seed)
     return HiddenUnits(
-        inner=tuple(map(tuple, generator.standard_normal((5, len(HIDDEN_INPUTS))).tolist())),
+        inner=tuple(map(tuple, generator.standard_normal((5, num_inputs)).tolist())),
         biases=tuple(generator.standard_normal(5).tolist()),
         outer=tuple((generator.standard_normal(5) / 4).tolist()),
     )

@@ -245,6 +245,7 @@ def _check_parts(folder: Path, sizes: Dimensions, parts: BundleDraft | Bundle) -
         checks += [
             (RANKER_FOLDER, "number of features", sizes.num_features, ranker.num_features),
             (RANKER_FOLDER, "number of labels", sizes.num_labels, ranker.num_labels),
+            (RANKER_FOLDER, "width", sizes.width, ranker.width or sizes.width),
             (GOLDEN_FILE, "what the ranker gets of the queries", "features", asked),
         ]
     for file, what, expected, actual in checks:

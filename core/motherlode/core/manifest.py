@@ -16,7 +16,7 @@ from motherlode.core.errors import BundleError, UnsupportedFormatError, shorten
 
 # The highest that is read. A bundle is written as the lowest that can say what it holds, so that
 # older readers go on reading those without a ranker: 2 has a stage `ranker` and its folder.
-FORMAT_VERSION = 4
+FORMAT_VERSION = 5
 # Name and kind of a stage -> the first format version that knows it, where that is not the first.
 _FIRST_VERSIONS = {
     ("ranker", "tree_correction"): 2,
@@ -29,6 +29,7 @@ _FIRST_VERSIONS = {
 _FIRST_VERSIONS_OF_SETTINGS = {
     ("index", "hnsw", "codes"): 3,
     ("ranker", "sparse_linear", "hidden"): 4,
+    ("ranker", "sparse_linear", "neighbors"): 5,
 }
 MANIFEST_FILE = "manifest.json"
 FEATURES_FOLDER = "features"

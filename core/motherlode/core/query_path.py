@@ -176,7 +176,12 @@ class QueryPath:
             top = self._search(embeddings_BD, self.num_hits(k), wanted, times)
         except InvalidQueryError as error:
             raise _as_of_features(error, features) from error
-        return top if self.ranker is None else self._rank(self.ranker, top, features, k, times)
+        if self.ranker is None:
+            return top
+        started = perf_counter()
+        ranked = self.ranker.rank(top, features, embeddings_BD, k)
+        times.rank_s += perf_counter() - started
+        return ranked
 
     def _encode(self, features: Features) -> FloatArray:
         # What overflows is refused by the index, so that nobody needs a warning.
@@ -190,14 +195,6 @@ class QueryPath:
         top = self.index.search(embeddings_BD, k, filter=wanted)
         times.search_s += perf_counter() - started
         return top
-
-    def _rank(
-        self, ranker: Ranker, top: TopK, features: Features, k: int, times: StageTimes
-    ) -> TopK:
-        started = perf_counter()
-        ranked = ranker.rank(top, features, k)
-        times.rank_s += perf_counter() - started
-        return ranked
 
 
 def _as_of_features(error: InvalidQueryError, features: Features) -> InvalidQueryError:

@@ -23,11 +23,20 @@ from motherlode.core.rankers import (
 from motherlode.core.rankers.ranker import CONFIG_FILE
 from motherlode.core.rankers.sparse_linear import WEIGHTS_FILE
 from motherlode.core.topk import TopK
-from tests.support.rankers import JOIN, dense_weights, random_ranker, random_sparse, random_weights
+from tests.support.rankers import (
+    JOIN,
+    WIDTH,
+    dense_weights,
+    random_neighbors,
+    random_ranker,
+    random_sparse,
+    random_weights,
+)
 
 NUM_FEATURES, NUM_LABELS = 12, 30
 WEIGHTS = random_weights(NUM_FEATURES, NUM_LABELS)
 FREQUENCIES = np.arange(NUM_LABELS)
+NOT_USED = np.zeros((5, 1), np.float32)
 RANKER = SparseLinear(SparseLinearConfig(join=JOIN), WEIGHTS, FREQUENCIES)
 
 
@@ -106,7 +115,7 @@ def test_a_score_is_the_weighted_sum_of_what_is_joined() -> None:
     terms = [s, m, np.log1p(np.exp(-2 * m)), f, s * m, s * f, m * f]
     assert len(terms) == len(JOINED)
     expected = sum(weight * term for weight, term in zip(JOIN, terms, strict=True))
-    check_scores(RANKER.rank(top, queries, NUM_LABELS), expected)
+    check_scores(RANKER.rank(top, queries, NOT_USED[:5], NUM_LABELS), expected)
     ranker = random_ranker("sparse_linear", NUM_FEATURES, NUM_LABELS)
     assert isinstance(ranker, SparseLinear)
     assert ranker.config.join == RANKER.config.join
@@ -114,12 +123,16 @@ def test_a_score_is_the_weighted_sum_of_what_is_joined() -> None:
     terms = [s, m, np.log1p(np.exp(-2 * m)), f, s * m, s * f, m * f]
     expected = sum(weight * term for weight, term in zip(JOIN, terms, strict=True))
     t = ranker.texts.shares(top, queries)
+    embeddings = np.random.default_rng(1).standard_normal((5, WIDTH)).astype(np.float32)
+    assert ranker.neighbors is not None
+    n = ranker.neighbors.shares(top, embeddings)
     assert set(t) > {0, 1}
+    assert len(set(n)) > 10
     hidden = ranker.config.hidden
     assert hidden is not None
-    units = np.array(hidden.inner) @ [s, m, f, t] + np.array(hidden.biases)[:, None]
+    units = np.array(hidden.inner) @ [s, m, f, t, n] + np.array(hidden.biases)[:, None]
     expected += np.array(hidden.outer) @ (units / (1 + abs(units)))
-    check_scores(ranker.rank(top, queries, NUM_LABELS), expected)
+    check_scores(ranker.rank(top, queries, embeddings, NUM_LABELS), expected)
 
 
 def check_scores(ranked: TopK, expected: Any) -> None:
@@ -134,7 +147,7 @@ def check_scores(ranked: TopK, expected: Any) -> None:
 def test_dense_features_are_refused() -> None:
     queries = DenseQueries(np.ones((1, NUM_FEATURES), np.float32))
     with pytest.raises(InvalidInputError, match="features: expected 12 sparse features"):
-        RANKER.rank(everything(1), queries, 1)
+        RANKER.rank(everything(1), queries, NOT_USED[:1], 1)
 
 
 def test_frequencies_of_other_labels_are_refused() -> None:
@@ -152,6 +165,18 @@ def test_hidden_units_of_other_inputs_are_refused() -> None:
     hidden = HiddenUnits(inner=((1.0,) * 5,), biases=(0.0,), outer=(1.0,))
     with pytest.raises(ValidationError, match="inner: expected 4 weights of each unit, got 5"):
         SparseLinearConfig(join=JOIN, hidden=hidden)
+
+
+def test_neighbours_are_those_of_the_configuration_and_of_as_many_labels() -> None:
+    neighbors = random_neighbors(NUM_LABELS, WIDTH)
+    config = RANKER.config.model_copy(update={"neighbors": neighbors.config})
+    for wrong in (None, random_neighbors(NUM_LABELS, WIDTH).with_labels(1)):
+        with pytest.raises(InvalidInputError, match="neighbors: expected"):
+            SparseLinear(config, WEIGHTS, FREQUENCIES, None, wrong)
+    with pytest.raises(InvalidInputError, match="neighbors: expected None"):
+        SparseLinear(RANKER.config, WEIGHTS, FREQUENCIES, None, neighbors)
+    ranker = SparseLinear(config, WEIGHTS, FREQUENCIES, None, neighbors)
+    assert ranker.with_config(RANKER.config).neighbors is None
 
 
 def test_a_join_without_hidden_units_is_saved_as_it_was_before_there_were_any(

@@ -17,6 +17,8 @@ TREE = random_tree(20)
 WHITENING = Whitening(RNG.standard_normal((6, 3)).astype(np.float32), np.zeros(3, np.float32))
 CORRECTION = TreeCorrection(TreeCorrectionConfig(scale=20.0), WHITENING, TREE)
 QUERIES = DenseQueries(RNG.standard_normal((4, 6)).astype(np.float32))
+# They have no part in it.
+EMBEDDINGS = np.zeros((4, 2), np.float32)
 
 
 def shortlist() -> TopK:
@@ -28,7 +30,7 @@ def shortlist() -> TopK:
 
 def test_a_corrected_score_is_scale_times_score_plus_log_prob_best_first() -> None:
     top = shortlist()
-    ranked = CORRECTION.rank(top, QUERIES, 20)
+    ranked = CORRECTION.rank(top, QUERIES, EMBEDDINGS, 20)
     assert ranked.counts.tolist() == [5, 0, 20, 1]
     projected_BK = WHITENING.transform(QUERIES)
     for row in range(4):
@@ -46,7 +48,10 @@ def test_a_corrected_score_is_scale_times_score_plus_log_prob_best_first() -> No
 
 def test_the_best_k_are_kept_where_there_are_so_many() -> None:
     top = shortlist()
-    whole, cut = CORRECTION.rank(top, QUERIES, 20), CORRECTION.rank(top, QUERIES, 3)
+    whole, cut = (
+        CORRECTION.rank(top, QUERIES, EMBEDDINGS, 20),
+        CORRECTION.rank(top, QUERIES, EMBEDDINGS, 3),
+    )
     assert cut.counts.tolist() == [3, 0, 3, 1]
     for row in range(4):
         np.testing.assert_array_equal(cut.row(row)[0], whole.row(row)[0][:3])
@@ -54,9 +59,11 @@ def test_the_best_k_are_kept_where_there_are_so_many() -> None:
 
 def test_the_answer_of_a_query_does_not_depend_on_its_batch_mates() -> None:
     top = shortlist()
-    together = CORRECTION.rank(top, QUERIES, 10)
+    together = CORRECTION.rank(top, QUERIES, EMBEDDINGS, 10)
     for row in range(4):
-        alone = CORRECTION.rank(top.rows(row, row + 1), QUERIES.rows(row, row + 1), 10)
+        alone = CORRECTION.rank(
+            top.rows(row, row + 1), QUERIES.rows(row, row + 1), EMBEDDINGS[row : row + 1], 10
+        )
         np.testing.assert_array_equal(alone.labels, together.row(row)[0])
         np.testing.assert_array_equal(alone.scores, together.row(row)[1])
 
@@ -66,23 +73,28 @@ def test_labels_that_tie_stand_in_order() -> None:
     tree = LabelTree(np.zeros((3, 3), "f4"), np.zeros(3, "f4"), np.array([3, 1, 0, 2]))
     correction = TreeCorrection(TreeCorrectionConfig(), WHITENING, tree)
     top = TopK(np.array([3, 1, 0, 2]), np.full(4, 0.5, np.float32), np.array([4]))
-    assert correction.rank(top, QUERIES.rows(0, 1), 4).labels.tolist() == [0, 1, 2, 3]
+    assert correction.rank(top, QUERIES.rows(0, 1), EMBEDDINGS[0:1], 4).labels.tolist() == [
+        0,
+        1,
+        2,
+        3,
+    ]
 
 
 def test_no_hits_stay_no_hits() -> None:
     nothing = TopK(np.zeros(0, np.int64), np.zeros(0, np.float32), np.zeros(4, np.int64))
-    assert CORRECTION.rank(nothing, QUERIES, 5).counts.tolist() == [0, 0, 0, 0]
+    assert CORRECTION.rank(nothing, QUERIES, EMBEDDINGS, 5).counts.tolist() == [0, 0, 0, 0]
 
 
 def test_a_hit_that_the_tree_does_not_know_is_refused() -> None:
     top = TopK(np.array([20]), np.ones(1, np.float32), np.array([1]))
     with pytest.raises(InvalidInputError, match=r"labels\[0\]: expected 0 to 19"):
-        CORRECTION.rank(top, QUERIES.rows(0, 1), 1)
+        CORRECTION.rank(top, QUERIES.rows(0, 1), EMBEDDINGS[0:1], 1)
 
 
 def test_queries_of_other_answers_are_refused() -> None:
     with pytest.raises(InvalidInputError, match="features: expected 4 queries"):
-        CORRECTION.rank(shortlist(), QUERIES.rows(0, 3), 1)
+        CORRECTION.rank(shortlist(), QUERIES.rows(0, 3), EMBEDDINGS[0:3], 1)
 
 
 @pytest.mark.parametrize(("k", "expected"), [(1, 8), (8, 8), (9, 9), (20, 20), (30, 20)])
@@ -105,7 +117,7 @@ def test_a_saved_correction_gives_the_same_bits(tmp_path: Path) -> None:
     loaded = TreeCorrection.load(tmp_path)
     assert loaded.config == CORRECTION.config
     top = shortlist()
-    expected, actual = (c.rank(top, QUERIES, 9) for c in (CORRECTION, loaded))
+    expected, actual = (c.rank(top, QUERIES, EMBEDDINGS, 9) for c in (CORRECTION, loaded))
     np.testing.assert_array_equal(actual.labels, expected.labels)
     np.testing.assert_array_equal(actual.scores, expected.scores)
 

@@ -12,12 +12,13 @@ import pytest
 from motherlode.core.bundle import Bundle, read_bundle
 from motherlode.core.errors import ConfigError
 from motherlode.core.queries import SparseQueries, TextQueries
-from motherlode.core.rankers import HIDDEN_INPUTS, SparseLinear
+from motherlode.core.rankers import INPUTS, SparseLinear
 from motherlode.core.repository import Repository
 from motherlode.core.retriever import Retriever
 from motherlode.core.topk import TopK
 from motherlode.trainer import sparse_ranker
 from motherlode.trainer.config import TrainConfig, check_config
+from motherlode.trainer.data import load_dataset
 from motherlode.trainer.progress import new_display
 from motherlode.trainer.training import TrainingOutcome, TrainingRequest, train_and_publish
 from tests.support.planted import small_config, write_planted
@@ -41,6 +42,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 # In so few dimensions labels get into each other's way; single words tell them apart.
 NARROW = {"kind": "bag", "width": 3}
+NOT_USED = np.zeros((1, 3), np.float32)
 CONFIG = small_config(ranker=RANKER, encoder=NARROW, loop={"held_out": 40})
 
 
@@ -77,8 +79,9 @@ def test_a_loaded_model_answers_as_the_stages_one_by_one(repository: Path) -> No
     assert top.counts.tolist() == [3, 3, 0]
     assert isinstance(bundle.ranker, SparseLinear)
     known = bundle.featurizer.transform(queries.rows(0, 2))
-    shortlist = bundle.index.search(bundle.encoder.encode(known), 15)
-    ranked = bundle.ranker.rank(shortlist, known, 3)
+    embeddings = bundle.encoder.encode(known)
+    shortlist = bundle.index.search(embeddings, 15)
+    ranked = bundle.ranker.rank(shortlist, known, embeddings, 3)
     np.testing.assert_array_equal(top.labels, ranked.labels)
     np.testing.assert_array_equal(top.scores, ranked.scores)
 
@@ -97,13 +100,30 @@ def test_where_texts_have_a_part_in_the_model_they_have_one_in_the_ranking(
     assert isinstance(texts, SparseQueries)
     assert np.diff(bundle.ranker.texts.offsets_L)[[3, 5]].tolist() == np.diff(texts.indptr).tolist()
     top = TopK(np.array([3, 5]), np.ones(2, np.float32), np.array([2]))
-    t = HIDDEN_INPUTS.index("t")
-    assert bundle.ranker.inputs(top, queries)[1][t].min() > 0
+    t = INPUTS.index("t")
+    assert bundle.ranker.inputs(top, queries, NOT_USED)[t].min() > 0
     plain = without.featurizer.transform(TextQueries(["word3 label"]))
-    assert without.ranker.inputs(top, plain)[1][t].max() == 0
+    assert without.ranker.inputs(top, plain, NOT_USED)[t].max() == 0
     hidden = without.ranker.config.hidden
     assert hidden is not None
     assert all(weights[t] == 0 for weights in hidden.inner)
+
+
+def test_neighbours_are_the_queries_that_were_learned_from(data: Path, tmp_path: Path) -> None:
+    config = small_config(ranker={**RANKER, "neighbors": 9}, encoder=NARROW, loop={"held_out": 40})
+    run(data, tmp_path, config)
+    bundle, whole = published(tmp_path), load_dataset(data, "train")
+    assert bundle.manifest.format_version == 5
+    assert isinstance(bundle.ranker, SparseLinear)
+    neighbors, positives = bundle.ranker.neighbors, whole.positives
+    assert neighbors is not None
+    assert neighbors.config.count == 9
+    top = TopK(positives.indices, np.zeros(len(positives.indices), "f4"), np.diff(positives.indptr))
+    shares = neighbors.shares(
+        top, bundle.encoder.encode(bundle.featurizer.transform(whole.queries))
+    )
+    # A query that was learned from is its own neighbour.
+    assert (shares > 1 / 9 - 1e-6).sum() >= len(shares) - 40
 
 
 def test_a_join_is_fitted_to_some_queries_where_very_many_are_held_out(

@@ -38,6 +38,7 @@ class SparseRankerConfig(ClassifiersConfig):
 
     kind: Literal["sparse_linear"] = "sparse_linear"
     shortlist: int = Field(default=100, ge=1, description="hits of the index to rank anew")
+    neighbors: int = Field(default=0, ge=0, description="training queries to compare with; 0: none")
 
 
 AnyRankerConfig = NoRankerConfig | TreeRankerConfig | SparseRankerConfig

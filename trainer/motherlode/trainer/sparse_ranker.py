@@ -8,12 +8,21 @@ import numpy as np
 
 from motherlode.core.queries import SparseQueries
 from motherlode.core.query_path import QueryPath
-from motherlode.core.rankers import JOINED, LabelTexts, SparseLinear, SparseLinearConfig
+from motherlode.core.rankers import (
+    JOINED,
+    LabelTexts,
+    Neighbors,
+    NeighborsConfig,
+    SparseLinear,
+    SparseLinearConfig,
+    joined_terms,
+)
 from motherlode.trainer.answers import answers
 from motherlode.trainer.classifiers import fit_classifiers
 from motherlode.trainer.data import Dataset
 from motherlode.trainer.hits import Judged, true_hits
 from motherlode.trainer.joining import Join, fit_join
+from motherlode.trainer.loop import LabelledFeatures
 from motherlode.trainer.preparation import TrainingData
 from motherlode.trainer.ranker import SparseRankerConfig
 
@@ -46,11 +55,17 @@ def fit_sparse_linear(
     hits = answers(path, queries, config.negatives)
     weights = fit_classifiers(config, queries, positives, hits, num_labels)
     texts = data.label_features
+    neighbors = _neighbors(config.neighbors, path, data.learned_from, seed)
     ranker = SparseLinear(
-        SparseLinearConfig(shortlist=config.shortlist, join=_SCORE_ALONE),
+        SparseLinearConfig(
+            shortlist=config.shortlist,
+            join=_SCORE_ALONE,
+            neighbors=None if neighbors is None else neighbors.config,
+        ),
         weights,
         positives.counts(num_labels),
         None if texts is None else LabelTexts.of(texts),
+        neighbors,
     )
     most = max(_MOST_HITS // ranker.shortlist_for(1), _FEWEST_QUERIES)
     join = _fitted_join(ranker, path, _some(data.held_out, most), seed)
@@ -59,9 +74,21 @@ def fit_sparse_linear(
             "no held-out query has both a true label and another among its hits: the classifiers "
             "have no part in the ranking; hold out more with loop.held_out"
         )
-        return ranker
+        return ranker.with_config(ranker.config.model_copy(update={"neighbors": None}))
     update = {"join": join.weights, "hidden": join.hidden}
     return ranker.with_config(ranker.config.model_copy(update=update))
+
+
+def _neighbors(
+    count: int, path: QueryPath, learned_from: LabelledFeatures, seed: int
+) -> Neighbors | None:
+    if count == 0:
+        return None
+    embeddings_TD = path.encoder.encode(learned_from.features)
+    positives, num_labels = learned_from.positives, path.index.num_labels
+    rows = positives.indptr, positives.indices
+    config = NeighborsConfig(count=count)
+    return Neighbors.build(config, embeddings_TD, *rows, num_labels, seed=seed)
 
 
 def _some(held_out: Dataset, most: int) -> Dataset:
@@ -80,5 +107,5 @@ def _fitted_join(
     is_true_N = np.zeros(len(shortlist.labels), np.bool_)
     hits = true_hits(judged, ranker.num_labels)
     is_true_N[shortlist.offsets[hits.rows] + hits.ranks] = True
-    joined_JN, inputs_IN = ranker.inputs(shortlist, features)
-    return fit_join(joined_JN, inputs_IN, is_true_N, shortlist.counts, seed=seed)
+    inputs_IN = ranker.inputs(shortlist, features, path.encoder.encode(features))
+    return fit_join(joined_terms(inputs_IN), inputs_IN, is_true_N, shortlist.counts, seed=seed)

@@ -5,24 +5,30 @@ from motherlode.core.rankers.hidden_units import HiddenUnits
 from motherlode.core.rankers.kinds import RANKERS, load_ranker
 from motherlode.core.rankers.label_texts import LabelTexts
 from motherlode.core.rankers.label_tree import PADDING_BIAS, LabelTree
+from motherlode.core.rankers.neighbors import Neighbors, NeighborsConfig
 from motherlode.core.rankers.ranker import Ranker
 from motherlode.core.rankers.sparse_linear import (
-    HIDDEN_INPUTS,
+    INPUTS,
+    INPUTS_WITH_NEIGHBORS,
     JOINED,
     SparseLinear,
     SparseLinearConfig,
+    joined_terms,
 )
 from motherlode.core.rankers.sparse_weights import SparseWeights
 from motherlode.core.rankers.whitening import Whitening
 
 __all__ = [
-    "HIDDEN_INPUTS",
+    "INPUTS",
+    "INPUTS_WITH_NEIGHBORS",
     "JOINED",
     "PADDING_BIAS",
     "RANKERS",
     "HiddenUnits",
     "LabelTexts",
     "LabelTree",
+    "Neighbors",
+    "NeighborsConfig",
     "Ranker",
     "SparseLinear",
     "SparseLinearConfig",
@@ -30,5 +36,6 @@ __all__ = [
     "TreeCorrection",
     "TreeCorrectionConfig",
     "Whitening",
+    "joined_terms",
     "load_ranker",
 ]

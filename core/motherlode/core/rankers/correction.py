@@ -118,7 +118,7 @@ class TreeCorrection(Ranker):
         return cls(document.config, whitening, tree)
 
     @override
-    def _score(self, shortlist: TopK, features: Features) -> FloatArray:
+    def _score(self, shortlist: TopK, features: Features, embeddings_BD: FloatArray) -> FloatArray:
         rows_N = np.repeat(np.arange(len(shortlist)), shortlist.counts)
         projected_BK = self.whitening.transform(features)
         log_probs_N = self.tree.log_prob(projected_BK, rows_N, shortlist.labels)

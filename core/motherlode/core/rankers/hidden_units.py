@@ -7,9 +7,11 @@ Shapes: I inputs, H hidden units, N hits.
 
 from __future__ import annotations
 
+from functools import cached_property
 from typing import Self, final
 
 import numpy as np
+from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, model_validator
 
 from motherlode.core.queries import FloatArray
@@ -44,6 +46,11 @@ class HiddenUnits(BaseModel):
         """I."""
         return len(self.inner[0])
 
+    @cached_property
+    def _arrays(self) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
+        """[H, I], [H] and [H]."""
+        return np.array(self.inner), np.array(self.biases), np.array(self.outer)
+
     def scores(self, inputs_IN: FloatArray) -> FloatArray:
         """float64 [N]; the bits of each depend on its own inputs alone.
 
@@ -55,12 +62,12 @@ class HiddenUnits(BaseModel):
         return np.concatenate([np.empty(0), *parts])
 
     def _of_block(self, inputs_IN: FloatArray) -> FloatArray:
-        inner_HI = np.array(self.inner)
-        units_HN = np.repeat(np.array(self.biases)[:, None], inputs_IN.shape[1], axis=1)
+        inner_HI, biases_H, outer_H = self._arrays
+        units_HN = np.repeat(biases_H[:, None], inputs_IN.shape[1], axis=1)
         for i, input_N in enumerate(inputs_IN):
             units_HN += inner_HI[:, i, None] * input_N
         units_HN /= 1 + np.abs(units_HN)
-        units_HN *= np.array(self.outer)[:, None]
+        units_HN *= outer_H[:, None]
         # Row by row: a sum of a single column would be made pairwise, and round otherwise.
         scores_N: FloatArray = np.add.accumulate(units_HN, axis=0)[-1]
         return scores_N

@@ -11,8 +11,7 @@ from typing import Any, Self, final
 import numpy as np
 from numpy.typing import NDArray
 
-from motherlode.core.array_file import check_row
-from motherlode.core.errors import InvalidInputError
+from motherlode.core.array_file import check_compressed_rows
 from motherlode.core.queries import FloatArray, IntArray, SparseQueries
 from motherlode.core.topk import TopK
 
@@ -37,7 +36,9 @@ class LabelTexts:
         self.offsets_L = offsets_L
         self.features_T = features_T
         self.num_features = num_features
-        self._check()
+        check_compressed_rows(
+            ("text_offsets", offsets_L), ("text_features", features_T), num_features
+        )
 
     @classmethod
     def of(cls, texts: SparseQueries) -> Self:
@@ -103,15 +104,3 @@ class LabelTexts:
         offsets_L = np.concatenate([self.offsets_L, self.offsets_L[-1] + texts.indptr[1:]])
         features_T = np.concatenate([self.features_T, texts.indices.astype(np.int32)])
         return LabelTexts(offsets_L, features_T, self.num_features)
-
-    def _check(self) -> None:
-        check_row("text_offsets", self.offsets_L, np.int64)
-        check_row("text_features", self.features_T, np.int32)
-        ends = self.offsets_L[:1].tolist() + self.offsets_L[-1:].tolist()
-        if ends != [0, len(self.features_T)] or (np.diff(self.offsets_L) < 0).any():
-            expected = f"0 to {len(self.features_T)}, ascending"
-            raise InvalidInputError("text_offsets", expected=expected, actual=ends)
-        features = [int(f(self.features_T)) for f in (np.min, np.max) if len(self.features_T)]
-        if features and not 0 <= features[0] <= features[1] < self.num_features:
-            expected = f"0 to {self.num_features - 1}"
-            raise InvalidInputError("text_features", expected=expected, actual=features)

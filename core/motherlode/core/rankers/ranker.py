@@ -1,6 +1,6 @@
 """What every ranker promises.
 
-Shapes: B queries, C hits of the longest shortlist, N hits in all.
+Shapes: B queries, D embedding width, C hits of the longest shortlist, N hits in all.
 """
 
 from __future__ import annotations
@@ -53,12 +53,17 @@ class Ranker(ABC):
         """L."""
 
     @property
+    def width(self) -> int | None:
+        """D, that embeddings of queries must have; None where they have no part in the ranking."""
+        return None
+
+    @property
     @abstractmethod
     def predicted_bytes(self) -> int:
         """Memory that it takes, in bytes."""
 
     @abstractmethod
-    def _score(self, shortlist: TopK, features: Features) -> FloatArray:
+    def _score(self, shortlist: TopK, features: Features, embeddings_BD: FloatArray) -> FloatArray:
         """float32 [N]: the new scores, in the order of the hits; may overflow, with no warning."""
 
     @abstractmethod
@@ -84,12 +89,13 @@ class Ranker(ABC):
         return min(max(k, self.config.shortlist), self.num_labels)
 
     @final
-    def rank(self, shortlist: TopK, features: Features, k: int) -> TopK:
+    def rank(self, shortlist: TopK, features: Features, embeddings_BD: FloatArray, k: int) -> TopK:
         """The best k hits of each query's shortlist; ties go to the smaller label.
 
         Args:
             shortlist: Hits with the scores of the index.
             features: The B queries themselves.
+            embeddings_BD: float32 [B, D], what the index was searched with.
             k: Hits to keep, at least 1.
 
         Raises:
@@ -97,19 +103,20 @@ class Ranker(ABC):
                 many as the answers, or have other features.
             InvalidQueryError: If a feature is so large that a score would overflow.
         """
-        self._check(shortlist, features)
+        self._check(shortlist, features, embeddings_BD)
         if len(shortlist.labels) == 0:
             return shortlist
         with np.errstate(over="ignore", invalid="ignore"):
-            scores_N = self._score(shortlist, features)
+            scores_N = self._score(shortlist, features, embeddings_BD)
         if not np.isfinite(scores_N).all():
             raise features_too_large(features)
         return _best(shortlist, scores_N, k)
 
-    def _check(self, shortlist: TopK, features: Features) -> None:
-        if len(shortlist) != len(features):
-            expected = f"{len(shortlist)} queries, as many as the shortlist has"
-            raise InvalidInputError("features", expected=expected, actual=len(features))
+    def _check(self, shortlist: TopK, features: Features, embeddings_BD: FloatArray) -> None:
+        for name, queries in (("features", features), ("embeddings", embeddings_BD)):
+            if len(shortlist) != len(queries):
+                expected = f"{len(shortlist)} queries, as many as the shortlist has"
+                raise InvalidInputError(name, expected=expected, actual=len(queries))
         labels_N = shortlist.labels
         if len(labels_N) and not 0 <= labels_N.min() <= labels_N.max() < self.num_labels:
             place = int(np.flatnonzero((labels_N < 0) | (labels_N >= self.num_labels))[0])

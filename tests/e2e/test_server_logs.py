@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -15,11 +16,22 @@ from google.rpc import error_details_pb2, status_pb2
 from grpc_channelz.v1 import channelz_pb2, channelz_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 
-from motherlode.clients import AsyncClient, Client, InvalidArgumentError, ServerError
+from motherlode.clients import (
+    AdminClient,
+    AsyncClient,
+    Client,
+    InvalidArgumentError,
+    NotFoundError,
+    ServerError,
+)
 from motherlode.server.correlation import current, stamp, stamp_logs
+from motherlode.server.keys import entry_of, new_key
+from motherlode.server.roles import Role
+from motherlode.v1 import model_admin_pb2 as admin_pb
 from tests.support.bundles import publish_tiny
 from tests.support.servers import TIMEOUT_S, RunningServer, running_server, server_process
 from tests.support.servers import text_request as texts
+from tests.support.waiting import until
 
 pytestmark = pytest.mark.asyncio
 
@@ -89,6 +101,74 @@ async def test_a_stream_has_one_id(repository: Path) -> None:
         await call.done_writing()
         assert len([answer async for answer in call]) == 2
         assert dict(await call.trailing_metadata())[ID] == "stream-1"
+
+
+@asynccontextmanager
+async def calling(server: RunningServer, port: str) -> AsyncIterator[grpc.aio.Channel]:
+    """A channel to the port `listen` or `admin`."""
+    async with grpc.aio.insecure_channel(getattr(server.readiness, port)) as channel:
+        yield channel
+
+
+def with_id(channel: grpc.aio.Channel, path: str, request: bytes = b"", **more: str) -> Any:
+    """A call of any method with the request id `order-16`."""
+    metadata = ((ID, "order-16"), *more.items())
+    return channel.unary_unary(path)(request, metadata=metadata, timeout=TIMEOUT_S)
+
+
+@pytest.mark.parametrize(
+    ("port", "path", "request_bytes", "code"),
+    [
+        ("listen", "/motherlode.v1.RetrievalService/GetServerInfo", b"", "OK"),
+        ("listen", "/motherlode.v1.RetrievalService/TopK", b"\x00\xff", "INVALID_ARGUMENT"),
+        ("listen", "/motherlode.v1.RetrievalService/Unheard", b"", "UNIMPLEMENTED"),
+        ("listen", "/inference.GRPCInferenceService/ServerReady", b"", "OK"),
+        ("listen", "/inference.GRPCInferenceService/RepositoryIndex", b"", "OK"),
+        ("listen", "/grpc.health.v1.Health/Check", b"", "OK"),
+        ("admin", "/motherlode.v1.ModelAdminService/ListModels", b"", "OK"),
+        ("admin", "/motherlode.v1.ModelAdminService/LoadVersion", b"", "NOT_FOUND"),
+        ("admin", "/inference.GRPCInferenceService/RepositoryIndex", b"", "OK"),
+        ("admin", "/inference.GRPCInferenceService/RepositoryModelLoad", b"", "OK"),
+        ("admin", "/inference.GRPCInferenceService/LogSettings", b"", "UNIMPLEMENTED"),
+        ("admin", "/grpc.channelz.v1.Channelz/GetServers", b"", "OK"),
+    ],
+)
+async def test_every_call_of_every_service_gets_its_id_back(
+    repository: Path, port: str, path: str, request_bytes: bytes, code: str
+) -> None:
+    async with running_server(repository) as server, calling(server, port) as channel:
+        call = with_id(channel, path, request_bytes)
+        assert await id_of(call) == "order-16"
+        assert (await call.code()).name == code
+
+
+async def test_what_an_operator_did_is_found_in_the_log_by_the_id(
+    repository: Path, stamped: pytest.LogCaptureFixture
+) -> None:
+    async with running_server(repository) as server, calling(server, "admin") as channel:
+        method = "/motherlode.v1.ModelAdminService/UnloadModel"
+        await with_id(channel, method, admin_pb.UnloadModelRequest().SerializeToString())
+        await until(lambda: any(one.message == "tiny@1 is gone" for one in stamped.records))
+    lines = {r.message for r in stamped.records if vars(r).get("request_id") == "order-16"}
+    assert lines == {"model tiny is unloaded", "tiny@1 is gone"}
+
+
+async def test_who_called_as_an_operator_is_found_by_the_id(
+    repository: Path, tmp_path: Path, stamped: pytest.LogCaptureFixture
+) -> None:
+    key, keys_file = new_key(), tmp_path / "keys.toml"
+    keys_file.write_text(entry_of(key, "operator", Role.ADMIN, None), encoding="utf-8")
+    method = "/motherlode.v1.ModelAdminService/ListModels"
+    async with (
+        running_server(repository, keys_file=keys_file) as server,
+        calling(server, "admin") as channel,
+    ):
+        refused = with_id(channel, method)
+        assert await id_of(refused) == "order-16"
+        assert await refused.code() is grpc.StatusCode.UNAUTHENTICATED
+        await with_id(channel, method, authorization=f"Bearer {key}")
+    lines = [r.message for r in stamped.records if vars(r).get("request_id") == "order-16"]
+    assert lines == [f"{method} is called with the key operator"]
 
 
 async def test_a_bug_can_be_found_in_the_log_by_what_the_caller_was_told(
@@ -214,4 +294,12 @@ async def test_errors_of_the_clients_have_the_id_of_their_call(repository: Path)
 
         with pytest.raises(InvalidArgumentError) as blocked:
             await asyncio.to_thread(ask)
-    assert [one.value.request_id for one in (wrong, streamed, blocked)] == ["order-12"] * 3
+
+        def operate() -> None:
+            with AdminClient(server.readiness.admin, metadata=metadata) as operator:
+                operator.load_version(9)
+
+        with pytest.raises(NotFoundError) as operated:
+            await asyncio.to_thread(operate)
+    ids = [one.value.request_id for one in (wrong, streamed, blocked, operated)]
+    assert ids == ["order-12"] * 4

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 import traceback
+from collections import Counter
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -13,9 +15,11 @@ from google.rpc import error_details_pb2, status_pb2
 
 from motherlode.server import app as app_module
 from motherlode.server import servicer as servicer_module
+from motherlode.server.http2.messages import prefixed
 from motherlode.v1 import retrieval_pb2 as pb
 from tests.support.bundles import publish_tiny
-from tests.support.servers import TIMEOUT_S, running_server
+from tests.support.h2_caller import h2_caller
+from tests.support.servers import TIMEOUT_S, RunningServer, running_server, text_request
 
 pytestmark = pytest.mark.asyncio
 
@@ -133,3 +137,76 @@ async def test_so_are_such_bytes_within_a_stream(repository: Path) -> None:
         code, reason, _ = await end_of(stream(requests()).read())
         assert (await server.ask("topic7", k=1)).labels == [7]
     assert (code, reason) == ("INVALID_ARGUMENT", "INVALID_ARGUMENT")
+
+
+# By the status that they get: bytes of a request of which no method sees anything.
+UNREAD = [
+    ("INVALID_ARGUMENT", prefixed(JUNK)),
+    ("INVALID_ARGUMENT", prefixed(b"half of it")[:-5]),
+    ("INVALID_ARGUMENT", b"\x01" + prefixed(b"not compressed")[1:]),
+    ("RESOURCE_EXHAUSTED", prefixed(bytes(2000))),
+]
+
+
+def counted(server: RunningServer) -> dict[tuple[str, str], float]:
+    """Requests that ended before they had a model, by method and code."""
+    samples = (s for f in server.server.meters.registry.collect() for s in f.samples)
+    return {
+        (one.labels["method"], one.labels["code"]): one.value
+        for one in samples
+        if one.name == "motherlode_requests_total" and not one.labels["model"]
+    }
+
+
+@pytest.mark.parametrize(
+    ("service", "method"),
+    [
+        ("motherlode.v1.RetrievalService", "TopK"),
+        ("motherlode.v1.RetrievalService", "TopKStream"),
+        ("inference.GRPCInferenceService", "ModelInfer"),
+    ],
+)
+async def test_requests_that_cannot_be_read_are_counted_and_logged_like_others(
+    repository: Path, caplog: pytest.LogCaptureFixture, service: str, method: str
+) -> None:
+    caplog.set_level(logging.INFO, "motherlode.server.witness")
+    expected = Counter((method, code) for code, _ in UNREAD)
+    async with running_server(repository, max_message_bytes=1024) as server:
+        async with h2_caller(int(server.address.rpartition(":")[2])) as caller:
+            for code, request in UNREAD:
+                stream_id = caller.open(f"/{service}/{method}", [("grpc-encoding", "gzip")])
+                await caller.send(stream_id, request)
+                await caller.until(lambda stream_id=stream_id: caller.heard[stream_id].is_over)
+                assert caller.heard[stream_id].code.name == code
+        assert counted(server) == expected
+    lines = [vars(one) for one in caplog.records if one.message == "failed call"]
+    assert [(one["method"], one["code"]) for one in lines] == [(method, c) for c, _ in UNREAD]
+    assert {one["field"] for one in lines} == {"request"}
+
+
+async def test_a_request_that_turns_out_too_long_after_its_start_is_counted_once(
+    repository: Path,
+) -> None:
+    async with running_server(repository, max_message_bytes=1024) as server:
+        async with h2_caller(int(server.address.rpartition(":")[2])) as caller:
+            stream_id = caller.open("/motherlode.v1.RetrievalService/TopKStream")
+            request = pb.TopKStreamRequest(request=text_request("topic7"))
+            caller.h2.send_data(stream_id, prefixed(request.SerializeToString()))
+            await caller.flush()
+            await caller.until(lambda: bool(caller.heard[stream_id].data))
+            await caller.send(stream_id, prefixed(bytes(2000)))
+            await caller.until(lambda: caller.heard[stream_id].is_over)
+        assert counted(server) == {("TopKStream", "RESOURCE_EXHAUSTED"): 1}
+        labels = {"model": "tiny", "version": "1", "method": "TopKStream", "code": "OK"}
+        assert server.metric("requests_total", **labels) == 1
+
+
+async def test_of_methods_whose_requests_are_not_counted_no_failures_are(repository: Path) -> None:
+    async with running_server(repository) as server:
+        for method in (
+            "motherlode.v1.RetrievalService/GetServerInfo",
+            "inference.GRPCInferenceService/ModelMetadata",
+            "grpc.health.v1.Health/Check",
+        ):
+            await end_of(server.channel.unary_unary(f"/{method}")(JUNK))
+        assert counted(server) == {}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import struct
 from collections.abc import AsyncIterator, Callable, Mapping
+from dataclasses import replace
 from typing import Any, NamedTuple, final
 
 import grpc
@@ -71,6 +72,10 @@ class Methods:
     def add(self, path: str, behavior: Callable[..., Any], *, takes_stream: bool) -> None:
         """Adds a method that yields its answers."""
         self._methods[path] = Method(behavior, None, takes_stream=takes_stream, is_generator=True)
+
+    def note_unread(self, path: str, note: Callable[[Exception], None]) -> None:
+        """Has a method tell why bytes are no request for it."""
+        self._methods[path] = replace(self._methods[path], note_unread=note)
 
     async def _echo(self, request: bytes, _: Any) -> bytes:
         self.num_entered += 1

@@ -7,11 +7,9 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Literal, Self, final
 
-import grpc
-
-from motherlode.clients.channel import Metadata, Tls, credentials_of, metadata_with
-from motherlode.clients.status import error_from_rpc
+from motherlode.clients.channel import Metadata, Tls
 from motherlode.clients.steps import check_timeout
+from motherlode.clients.transport import BlockingChannel
 from motherlode.v1 import model_admin_pb2 as pb
 from motherlode.v1 import model_admin_pb2_grpc
 
@@ -157,15 +155,10 @@ class AdminClient:
     ) -> None:
         self.target = target
         self._timeout_s = check_timeout(timeout_s)
-        credentials = credentials_of(tls)
-        self._metadata = metadata_with(
-            key, metadata, target=target, is_encrypted=credentials is not None
-        )
-        if credentials is None:
-            self._channel = grpc.insecure_channel(target, list(options))
-        else:
-            self._channel = grpc.secure_channel(target, credentials, list(options))
-        self._stub: Any = model_admin_pb2_grpc.ModelAdminServiceStub(self._channel)  # type: ignore[no-untyped-call]
+        # Without the options of `Client`: an operator's calls are for one server, however many the
+        # name has.
+        self._channel = BlockingChannel(target, options, tls=tls, key=key, metadata=metadata)
+        self._stub: Any = model_admin_pb2_grpc.ModelAdminServiceStub(self._channel.channel)  # type: ignore[no-untyped-call]
 
     def __enter__(self) -> Self:
         return self
@@ -271,10 +264,7 @@ class AdminClient:
         )
 
     def _call(self, method: Any, request: Any) -> Any:
-        try:
-            return method(request, timeout=self._timeout_s, metadata=self._metadata)
-        except grpc.RpcError as error:
-            raise error_from_rpc(error, target=self.target, timeout_s=self._timeout_s) from error
+        return self._channel.call(method, request, self._timeout_s)
 
 
 def _model_status(message: pb.ModelStatus) -> ModelStatus:

@@ -1,4 +1,4 @@
-"""What lies below the blocking client: the only module of it that knows gRPC."""
+"""What lies below the blocking clients: the only module of theirs that opens channels of gRPC."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from motherlode.clients.status import error_from_rpc
 from motherlode.clients.steps import Call
 from motherlode.v1 import retrieval_pb2 as pb
 
-__all__ = ["GrpcTransport", "Stream", "Transport"]
+__all__ = ["BlockingChannel", "GrpcTransport", "Stream", "Transport"]
 
 
 class Stream(Protocol):
@@ -63,6 +63,51 @@ class Transport(Protocol):
 
 
 @final
+class BlockingChannel:
+    """A channel of gRPC and what every call over it has; thread-safe. It is made as a `Client` is.
+
+    Attributes:
+        target: As given.
+        channel: For generated code.
+        metadata: Of each call, the key among it.
+    """
+
+    def __init__(
+        self,
+        target: str,
+        options: Sequence[tuple[str, Any]],
+        *,
+        tls: Tls | None,
+        key: str | None,
+        metadata: Metadata,
+    ) -> None:
+        credentials = credentials_of(tls)
+        self.target = target
+        self.metadata = metadata_with(
+            key, metadata, target=target, is_encrypted=credentials is not None
+        )
+        if credentials is None:
+            self.channel = grpc.insecure_channel(target, options)
+        else:
+            self.channel = grpc.secure_channel(target, credentials, options)
+
+    def call(self, method: Any, request: Any, timeout_s: float) -> Any:
+        """The answer of a method of the channel.
+
+        Raises:
+            ClientError: If there is none.
+        """
+        try:
+            return method(request, timeout=timeout_s, metadata=self.metadata)
+        except grpc.RpcError as error:
+            raise error_from_rpc(error, target=self.target, timeout_s=timeout_s) from error
+
+    def close(self) -> None:
+        """Close the channel; calls under way are cancelled."""
+        self.channel.close()
+
+
+@final
 class GrpcTransport:
     """Calls over one gRPC channel; thread-safe."""
 
@@ -75,29 +120,19 @@ class GrpcTransport:
         metadata: Metadata = (),
         options: Sequence[tuple[str, Any]] = (),
     ) -> None:
-        self._target = target
-        credentials = credentials_of(tls)
-        self._metadata = metadata_with(
-            key, metadata, target=target, is_encrypted=credentials is not None
+        self._channel = BlockingChannel(
+            target, channel_options(options), tls=tls, key=key, metadata=metadata
         )
-        all_options = channel_options(options)
-        if credentials is None:
-            self._channel = grpc.insecure_channel(target, all_options)
-        else:
-            self._channel = grpc.secure_channel(target, credentials, all_options)
-        self._methods = methods_of(self._channel)
+        self._methods = methods_of(self._channel.channel)
 
     def call(self, call: Call) -> Any:
         """The answer to one call."""
-        method = self._methods[call.method]
-        try:
-            return method(call.request, timeout=call.timeout_s, metadata=self._metadata)
-        except grpc.RpcError as error:
-            raise error_from_rpc(error, target=self._target, timeout_s=call.timeout_s) from error
+        return self._channel.call(self._methods[call.method], call.request, call.timeout_s)
 
     def open_stream(self) -> Stream:
         """A new stream of batches."""
-        return _GrpcStream(self._methods["TopKStream"], self._metadata, self._target)
+        channel = self._channel
+        return _GrpcStream(self._methods["TopKStream"], channel.metadata, channel.target)
 
     def close(self) -> None:
         """Close the channel; calls under way are cancelled."""

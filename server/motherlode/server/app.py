@@ -114,8 +114,9 @@ class Server:
         )
         self._reception = Reception(config, self.catalog, self._batcher, self.meters)
         self.security = Security(config, self.meters)
-        self._port = Port("listen", config.listen, self.security)
-        self._admin = Port("admin", config.admin, self.security)
+        note_unread = self._reception.count_unread
+        self._port = Port("listen", config.listen, self.security, note_unread)
+        self._admin = Port("admin", config.admin, self.security, note_unread)
         self._recall = _recall_sampler(config, self.meters)
         self._tracing = _tracing(config)
         self._reception.witness = Witness(

@@ -59,20 +59,22 @@ class Certificates:
 
 
 def _read_identity(certificate: Path, key: Path, client_ca: Path | None) -> Identity:
-    for name, path in (("tls_certificate", certificate), ("tls_key", key)):
-        read_file(name, path)
-    expires_s = _rehearse(_server_context(certificate, key), certificate)
-    context = _server_context(certificate, key)
+    chain = read_file("tls_certificate", certificate)
+    # It is OpenSSL that reads it for use, and would not say which file is missing.
+    read_file("tls_key", key)
+    context = _server_context(certificate, key, chain)
+    # Before roots are loaded, as the rehearsing caller has no certificate to show.
+    expires_s = _rehearse(context, certificate, chain)
     # gRPC's clients end a handshake that does not choose a protocol.
     context.set_alpn_protocols(["h2"])
     if client_ca is not None:
-        read_file("tls_client_ca", client_ca)
-        _load_roots(context, "tls_client_ca", client_ca)
+        roots = read_file("tls_client_ca", client_ca)
+        _load_roots(context, "tls_client_ca", client_ca, roots)
         context.verify_mode = ssl.CERT_REQUIRED
     return Identity(context, expires_s)
 
 
-def _server_context(certificate: Path, key: Path) -> ssl.SSLContext:
+def _server_context(certificate: Path, key: Path, chain: bytes) -> ssl.SSLContext:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     # A session that is taken up again would let in whom an authority no longer vouches for.
@@ -82,31 +84,32 @@ def _server_context(certificate: Path, key: Path) -> ssl.SSLContext:
         # A password that is wrong at once, where OpenSSL would ask for one at the terminal.
         context.load_cert_chain(certificate, key, password="")
     except OSError as error:
-        raise _wrong_pair(certificate, key, error) from error
+        raise _wrong_pair(certificate, key, chain, error) from error
     return context
 
 
-def _wrong_pair(certificate: Path, key: Path, error: OSError) -> ConfigError:
+def _wrong_pair(certificate: Path, key: Path, chain: bytes, error: OSError) -> ConfigError:
     if getattr(error, "reason", None) == "KEY_VALUES_MISMATCH":
         return ConfigError(
             "tls_key", expected=f"the private key of {certificate}", actual=f"another one in {key}"
         )
     try:
-        ssl.create_default_context(cafile=certificate)
-    except (OSError, ValueError):
-        return ConfigError("tls_certificate", expected="certificates in PEM", actual=certificate)
+        _load_roots(ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT), "tls_certificate", certificate, chain)
+    except ConfigError as wrong:
+        return wrong
     expected = "a private key in PEM, without a password"
     return ConfigError("tls_key", expected=expected, actual=key)
 
 
-def _load_roots(context: ssl.SSLContext, name: str, path: Path) -> None:
+def _load_roots(context: ssl.SSLContext, name: str, path: Path, content: bytes) -> None:
     try:
-        context.load_verify_locations(cafile=path)
-    except OSError as error:
+        # Certificates are ASCII; the names of authorities that bundles put beside them are not.
+        context.load_verify_locations(cadata=content.decode("ascii", "ignore"))
+    except (OSError, ValueError) as error:
         raise ConfigError(name, expected="certificates in PEM", actual=path) from error
 
 
-def _rehearse(server_context: ssl.SSLContext, certificate: Path) -> float:
+def _rehearse(server_context: ssl.SSLContext, certificate: Path, chain: bytes) -> float:
     """Shakes hands in memory, as a caller would who trusts this very certificate.
 
     Only so does the standard library say when a certificate runs out, and a certificate that no
@@ -121,7 +124,7 @@ def _rehearse(server_context: ssl.SSLContext, certificate: Path) -> float:
     client_context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     client_context.check_hostname = False
     client_context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
-    _load_roots(client_context, "tls_certificate", certificate)
+    _load_roots(client_context, "tls_certificate", certificate, chain)
     to_server, to_client = ssl.MemoryBIO(), ssl.MemoryBIO()
     client = client_context.wrap_bio(to_client, to_server)
     server = server_context.wrap_bio(to_server, to_client, server_side=True)

@@ -1,7 +1,7 @@
 """What ties a call to the logs and traces of its caller: a request id, and the trace it is part of.
 
-Each call runs in a context of its own, so what is noted at its start is there for everything that
-is logged or raised about it.
+Each call has a context of its own, so what is noted at its start is there for everything that is
+logged or raised about it.
 """
 
 from __future__ import annotations
@@ -10,10 +10,10 @@ import itertools
 import logging
 import re
 import secrets
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from contextvars import ContextVar
 from types import MappingProxyType
-from typing import Any, NamedTuple, final
+from typing import NamedTuple, final
 
 REQUEST_ID = "x-request-id"
 _NO_TRACE: Mapping[str, str] = MappingProxyType({})
@@ -42,28 +42,22 @@ _PREFIX = secrets.token_hex(6)
 _numbers = itertools.count(1)
 
 
-def begin_call(context: Any) -> None:
-    """Notes where a call of an asyncio server belongs, and tells the caller its request id."""
+def begin_call(metadata: Iterable[tuple[str, str | bytes]]) -> tuple[tuple[str, str], ...]:
+    """Notes where a call belongs, by its caller's metadata; gives what every end of it tells."""
     request_id, trace = "", _NO_TRACE
-    for key, value in context.invocation_metadata() or ():
+    for key, value in metadata:
         if key == REQUEST_ID and _ALLOWED_ID.fullmatch(str(value)):
-            request_id = value
+            request_id = str(value)
         elif key in _TRACE_KEYS:
-            trace = {**trace, key: value}
+            trace = {**trace, key: str(value)}
     request_id = request_id or f"{_PREFIX}-{next(_numbers):x}"
     _current.set(Correlation(request_id, trace))
-    context.set_trailing_metadata(((REQUEST_ID, request_id),))
+    return ((REQUEST_ID, request_id),)
 
 
 def current() -> Correlation:
     """Where the call belongs that this runs for."""
     return _current.get()
-
-
-def trailers() -> tuple[tuple[str, str], ...]:
-    """Metadata that every answer carries, errors too."""
-    request_id = _current.get().request_id
-    return ((REQUEST_ID, request_id),) if request_id else ()
 
 
 def stamp(record: logging.LogRecord) -> bool:

@@ -24,16 +24,23 @@ class Port:
         field: Setting that gives the address; errors name it.
         address: Where to listen; port 0 takes a free one.
         security: Who may call, and how much they may send.
+        note_unread: Gets a method's name and the reason where bytes are no request for it.
 
     Attributes:
         field: As given.
         server: Knows its connections.
     """
 
-    def __init__(self, field: str, address: str, security: Security) -> None:
+    def __init__(
+        self,
+        field: str,
+        address: str,
+        security: Security,
+        note_unread: Callable[[str, Exception], None],
+    ) -> None:
         self.field = field
         self._address = address
-        self._table = MethodTable()
+        self._table = MethodTable(note_unread)
         self.server = GrpcServer(
             self._table.find, security.limits, tls=security.tls, guard=security.guard
         )

@@ -31,6 +31,8 @@ logger = logging.getLogger(__name__)
 RequestT = TypeVar("RequestT")
 ResponseT = TypeVar("ResponseT")
 
+# Whose requests are answered here, and so counted.
+_METHODS = frozenset({"TopK", "TopKStream", "ModelInfer"})
 # By which a caller's deadline may come before the same deadline here: the way of the request.
 _HEAD_START_S = 0.05
 
@@ -169,6 +171,17 @@ class Reception:
             self._num_in_flight -= 1
             if not self._num_in_flight:
                 self._idle.set()
+
+    def count_unread(self, method: str, error: Exception) -> None:
+        """Counts a request that did not come here, as its bytes could not be read.
+
+        Args:
+            method: Its name; of one whose requests are not answered here nothing is counted.
+            error: What the caller is told.
+        """
+        if method in _METHODS:
+            now = time.monotonic()
+            self._count_failure(None, error, _Arrival(method, now, now, "", is_patient=False))
 
     def _admit(self, request: RequestT, dialect: Dialect[RequestT, ResponseT]) -> ServedVersion:
         if self.refusal is not None:

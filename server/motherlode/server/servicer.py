@@ -31,7 +31,6 @@ class RetrievalServicer(retrieval_pb2_grpc.RetrievalServiceServicer):
 
     @override
     async def TopK(self, request: pb.TopKRequest, context: Any) -> pb.TopKResponse:
-        correlation.begin_call(context)
         try:
             return await self._reception.answer(
                 request, TOP_K, "TopK", context.time_remaining(), context.caller
@@ -43,7 +42,6 @@ class RetrievalServicer(retrieval_pb2_grpc.RetrievalServiceServicer):
     async def TopKStream(
         self, request_iterator: AsyncIterator[pb.TopKStreamRequest], context: Any
     ) -> AsyncIterator[pb.TopKStreamResponse]:
-        correlation.begin_call(context)
         stream = _Stream(self._config.max_stream_requests, self._config.max_stream_idle_s)
         reader = asyncio.create_task(self._read(aiter(request_iterator), context, stream))
         try:

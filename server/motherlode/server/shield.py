@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import inspect
 import logging
-from collections.abc import AsyncIterator, Callable, Iterable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
 from contextlib import aclosing
+from functools import partial
 from typing import Any, NoReturn, final
 
 import grpc
@@ -18,6 +19,8 @@ from motherlode.server.status import abort, code_of
 logger = logging.getLogger(__name__)
 
 _Deserialize = Callable[[bytes], Any] | None
+_NoteUnread = Callable[[Exception], None]
+_End = Callable[[Any, Exception], Awaitable[NoReturn]]
 _KINDS = ("unary_unary", "unary_stream", "stream_unary", "stream_stream")
 
 
@@ -26,9 +29,13 @@ class MethodTable:
     """Takes services as a gRPC server does, from generated code, and shields their methods.
 
     A method reads its own bytes there, so that bytes which are no message have a status of ours.
+
+    Args:
+        note_unread: Gets a method's name and the reason where bytes are no request for it.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, note_unread: Callable[[str, Exception], None]) -> None:
+        self._note_unread = note_unread
         self._methods: dict[str, Method] = {}
 
     def add_registered_method_handlers(self, service: str, handlers: Mapping[str, Any]) -> None:
@@ -39,7 +46,7 @@ class MethodTable:
         """
         for name, handler in handlers.items():
             path = f"/{service}/{name}"
-            self._methods[path] = _shield(handler, path)
+            self._methods[path] = _shield(handler, path, partial(self._note_unread, name))
 
     def add_generic_rpc_handlers(self, handlers: Iterable[grpc.GenericRpcHandler]) -> None:
         """Nothing: generated code adds each method in both ways."""
@@ -49,7 +56,7 @@ class MethodTable:
         return self._methods.get(path)
 
 
-def _shield(handler: Any, path: str) -> Method:
+def _shield(handler: Any, path: str, note_unread: _NoteUnread) -> Method:
     behavior = next(filter(None, (getattr(handler, kind) for kind in _KINDS)))
     deserialize = handler.request_deserializer
     is_generator = inspect.isasyncgenfunction(behavior)
@@ -58,15 +65,17 @@ def _shield(handler: Any, path: str) -> Method:
     if handler.request_streaming:
         behavior, deserialize = _decoding(behavior, deserialize), None
     shield = _shield_generator if is_generator else _shield_coroutine
+    end = partial(_end, path, note_unread)
     return Method(
-        shield(behavior, deserialize, path),
+        shield(behavior, deserialize, end),
         handler.response_serializer,
         takes_stream=handler.request_streaming,
         is_generator=is_generator,
+        note_unread=note_unread,
     )
 
 
-def _shield_coroutine(behavior: Any, deserialize: _Deserialize, path: str) -> Any:
+def _shield_coroutine(behavior: Any, deserialize: _Deserialize, end: _End) -> Any:
     async def call(request: Any, context: Any) -> Any:
         try:
             if deserialize is not None:
@@ -75,12 +84,12 @@ def _shield_coroutine(behavior: Any, deserialize: _Deserialize, path: str) -> An
         except CallEndedError:
             raise
         except Exception as error:
-            await _end(context, error, path)
+            await end(context, error)
 
     return call
 
 
-def _shield_generator(behavior: Any, deserialize: _Deserialize, path: str) -> Any:
+def _shield_generator(behavior: Any, deserialize: _Deserialize, end: _End) -> Any:
     async def call(request: Any, context: Any) -> AsyncIterator[Any]:
         try:
             if deserialize is not None:
@@ -91,7 +100,7 @@ def _shield_generator(behavior: Any, deserialize: _Deserialize, path: str) -> An
         except CallEndedError:
             raise
         except Exception as error:
-            await _end(context, error, path)
+            await end(context, error)
 
     return call
 
@@ -108,9 +117,10 @@ def _decoding(behavior: Any, deserialize: _Deserialize) -> Any:
     return lambda requests, context: behavior(decoded(requests), context)
 
 
-async def _end(context: Any, error: Exception, path: str) -> NoReturn:
+async def _end(path: str, note_unread: _NoteUnread, context: Any, error: Exception) -> NoReturn:
     if isinstance(error, DecodeError):
         error = InvalidInputError("request", expected="a well-formed message", actual=error)
+        note_unread(error)
     if code_of(error) is grpc.StatusCode.INTERNAL:
         logger.error("%s failed", path, exc_info=error)
     await abort(context, error)

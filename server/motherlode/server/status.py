@@ -135,7 +135,7 @@ def failure_of(
 ) -> tuple[grpc.StatusCode, str, tuple[tuple[str, str | bytes], ...]]:
     """Code, details and trailing metadata of the status of an error."""
     failure = rpc_status.to_status(status_of(error))
-    return failure.code, failure.details, (*failure.trailing_metadata, *correlation.trailers())
+    return failure.code, failure.details, failure.trailing_metadata
 
 
 async def abort(context: Any, error: Exception) -> NoReturn:

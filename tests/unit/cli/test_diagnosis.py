@@ -12,7 +12,6 @@ import pytest
 from motherlode.cli.diagnosis import Disk, Facts, Finding, Gpu, LibraryFacts, diagnose
 from motherlode.cli.diagnosis.checks import CHECKS
 from motherlode.cli.diagnosis.gathering import faiss_foreign_files, gather_facts, owners_of
-from motherlode.cli.diagnosis.limits import container_limits
 from motherlode.cli.diagnosis.probing import libraries_of, probe_libraries
 
 GIB = 2**30
@@ -288,34 +287,6 @@ def test_every_check_finds_nothing_on_a_healthy_machine():
 def write(path: Path, text: str) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(text, encoding="ascii")
-
-
-def test_limits_of_control_groups_2_are_the_least_on_the_way_up(tmp_path):
-    write(tmp_path / "own", "0::/a/b\n")
-    write(tmp_path / "root/a/b/memory.max", "max\n")
-    write(tmp_path / "root/a/b/cpu.max", "300000 100000\n")
-    write(tmp_path / "root/a/memory.max", "1000\n")
-    write(tmp_path / "root/a/cpu.max", "150000 100000\n")
-    write(tmp_path / "root/memory.max", "2000\n")
-    assert container_limits(tmp_path / "root", tmp_path / "own") == (1.5, 1000)
-
-
-def test_limits_of_control_groups_1_are_read_from_their_trees(tmp_path):
-    write(tmp_path / "own", "4:memory:/x\n3:cpu,cpuacct:/x\n0::/\n")
-    write(tmp_path / "root/memory/x/memory.limit_in_bytes", "4096\n")
-    write(tmp_path / "root/memory/memory.limit_in_bytes", "9223372036854771712\n")
-    write(tmp_path / "root/cpu,cpuacct/x/cpu.cfs_quota_us", "50000\n")
-    write(tmp_path / "root/cpu,cpuacct/x/cpu.cfs_period_us", "100000\n")
-    assert container_limits(tmp_path / "root", tmp_path / "own") == (0.5, 4096)
-
-
-@pytest.mark.parametrize("quota", ["max 100000", "-1", "", "nonsense"])
-def test_no_limit_is_no_number(tmp_path, quota):
-    write(tmp_path / "own", "0::/\n")
-    write(tmp_path / "root/cpu.max", quota)
-    write(tmp_path / "root/memory.max", "max")
-    assert container_limits(tmp_path / "root", tmp_path / "own") == (None, None)
-    assert container_limits(tmp_path / "nothing", tmp_path / "nowhere") == (None, None)
 
 
 @pytest.fixture

@@ -78,6 +78,8 @@ def test_a_limit_of_the_older_control_groups_counts(
     tmp_path: Path, limit: int, expected: int
 ) -> None:
     proc, cgroups = machine(tmp_path, 4096)
+    # In a container: the name is the host's, and the process's own group is at the root.
+    (proc / "self" / "cgroup").write_text("4:memory:/pod/container\n0::/\n", "utf-8")
     (cgroups / "memory").mkdir()
     (cgroups / "memory" / "memory.limit_in_bytes").write_text(f"{limit}\n", "ascii")
     assert limit_bytes(proc, cgroups) == expected

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import logging
+import ssl
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -49,6 +50,7 @@ def test_the_key_of_another_certificate_is_refused(authority: Authority, server:
         ("tls_key", b"junk", "tls_key: expected a private key in PEM, without a password"),
         ("tls_key", b"", "tls_key: expected a private key in PEM"),
         ("tls_client_ca", b"junk", "tls_client_ca: expected certificates in PEM"),
+        ("tls_client_ca", b"", "tls_client_ca: expected certificates in PEM"),
     ],
 )
 def test_a_file_that_is_missing_or_broken_is_named(
@@ -59,6 +61,17 @@ def test_a_file_that_is_missing_or_broken_is_named(
         path.write_bytes(content)
     with pytest.raises(ConfigError, match=message):
         certificates(**(server.settings | {setting: path}))
+
+
+def test_roots_are_loaded_from_a_bundle_that_names_them_in_any_language(
+    authority: Authority, server: Issued, tmp_path: Path
+) -> None:
+    bundle, other = tmp_path / "bundle.pem", Authority(tmp_path / "other")
+    first, second = authority.root.read_bytes(), other.root.read_bytes()
+    bundle.write_bytes("# Főtanúsítvány\n".encode() + first + b"# another\n" + second)
+    found = certificates(**server.settings, tls_client_ca=bundle).files.content.context
+    assert found.cert_store_stats()["x509_ca"] == 2
+    assert found.verify_mode is ssl.CERT_REQUIRED
 
 
 def test_a_key_with_a_password_is_refused_and_nobody_is_asked_for_it(server: Issued) -> None:

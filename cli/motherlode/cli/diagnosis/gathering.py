@@ -14,7 +14,6 @@ from importlib import metadata
 from pathlib import Path
 
 from motherlode.cli.diagnosis.facts import ENVIRONMENT, Disk, Facts
-from motherlode.cli.diagnosis.limits import container_limits
 from motherlode.cli.diagnosis.probing import probe_libraries
 
 __all__ = ["faiss_foreign_files", "gather_facts", "owners_of"]
@@ -31,10 +30,11 @@ def gather_facts(repository: Path | None = None) -> Facts:
     Args:
         repository: A folder of models, whose disk is looked at too.
     """
+    from motherlode.core.control_groups import cpu_quota, memory_limit_bytes  # noqa: PLC0415
+
     # Of two versions on the path the first is the one that Python imports.
     packages = {name: found.version for name, found in reversed(list(_distributions()))}
     owners = owners_of("faiss")
-    cpu_quota, memory_limit_bytes = container_limits()
     soft, hard = map(_limit, resource.getrlimit(resource.RLIMIT_NOFILE))
     return Facts(
         python=sys.version_info[:3],
@@ -50,9 +50,9 @@ def gather_facts(repository: Path | None = None) -> Facts:
         libraries=probe_libraries(),
         cores=os.cpu_count() or 1,
         allowed_cores=len(os.sched_getaffinity(0)),
-        cpu_quota=cpu_quota,
+        cpu_quota=cpu_quota(),
         memory_bytes=os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"),
-        memory_limit_bytes=memory_limit_bytes,
+        memory_limit_bytes=memory_limit_bytes(),
         open_files=soft,
         open_files_most=hard,
         disks=tuple(_disks(repository)),

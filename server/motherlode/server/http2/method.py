@@ -11,6 +11,10 @@ import grpc
 from motherlode.server.http2.headers import Metadata
 
 
+def _ignore(_: Exception) -> None:
+    """Nobody counts."""
+
+
 @final
 @dataclass(frozen=True, slots=True)
 class Method:
@@ -23,12 +27,14 @@ class Method:
         serialize: Makes bytes of an answer.
         takes_stream: Whether it gets several messages.
         is_generator: Whether it yields its answers.
+        note_unread: Gets why bytes are no request, where `behavior` does not see them.
     """
 
     behavior: Callable[[Any, Any], Any]
     serialize: Callable[[Any], bytes] | None
     takes_stream: bool
     is_generator: bool
+    note_unread: Callable[[Exception], None] = _ignore
 
 
 @final

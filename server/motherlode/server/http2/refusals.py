@@ -31,7 +31,8 @@ def refusal_of(
     if head.refusal is not None:
         return CallEndedError(*failure_of(head.refusal))
     try:
-        stream.caller = host.admit(head.method, head.metadata) or stream.caller
+        caller = stream.context.run(host.admit, head.method, head.metadata)
+        stream.caller = caller or stream.caller
     except MotherlodeError as error:
         return CallEndedError(*failure_of(error))
     if method is None:

@@ -5,11 +5,13 @@ from __future__ import annotations
 import asyncio
 import logging
 from contextlib import aclosing
+from contextvars import copy_context
 from typing import TYPE_CHECKING, Any, NoReturn, final
 
 import grpc
 
 from motherlode.core.errors import InvalidInputError, MotherlodeError
+from motherlode.server.correlation import begin_call
 from motherlode.server.http2.frames import (
     Code,
     ConnectionFaultError,
@@ -20,11 +22,7 @@ from motherlode.server.http2.frames import (
     window_update,
 )
 from motherlode.server.http2.headers import Metadata, RequestHead, block_of, percent_encoded
-from motherlode.server.http2.messages import (
-    ACCEPTED_ENCODINGS,
-    MessageReader,
-    prefixed,
-)
+from motherlode.server.http2.messages import ACCEPTED_ENCODINGS, MessageReader, Packed, prefixed
 from motherlode.server.http2.method import CallEndedError, Method
 from motherlode.server.http2.outflow import checked_window
 from motherlode.server.http2.requests import Requests
@@ -62,6 +60,7 @@ class Stream:
     Attributes:
         id: Its number in the connection.
         caller: Who asks: the name of a key, or the connection.
+        context: That of the call: whatever is done for it and may be logged is done there.
     """
 
     __slots__ = (
@@ -88,6 +87,7 @@ class Stream:
         "_trailers",
         "_unsent",
         "caller",
+        "context",
         "id",
     )
 
@@ -96,13 +96,15 @@ class Stream:
     ) -> None:
         self.id = stream_id
         self.caller = connection.peer
+        self.context = copy_context()
         self._connection = connection
         self._head = head
         self._method = method
         self._reader = MessageReader(head.encoding, connection.limits.max_message_bytes)
         self._refusal: CallEndedError | None = None
         self._requests: Requests | None = None
-        self._trailers: Metadata = ()
+        # In every end of it.
+        self._trailers: Metadata = self.context.run(begin_call, head.metadata)
         # Whether its method was called, and whether its answer has headers.
         self._has_begun = self._has_started = False
         self._is_good = self._is_over = self._is_heard_out = False
@@ -122,10 +124,6 @@ class Stream:
 
     # What a method may ask and do.
 
-    def invocation_metadata(self) -> tuple[tuple[str, str | bytes], ...]:
-        """The caller's headers."""
-        return self._head.metadata
-
     def peer(self) -> str:
         """Address of the caller."""
         return self._connection.peer
@@ -135,10 +133,6 @@ class Stream:
         if self._timer is None:
             return None
         return max(0.0, self._expires_at - self._connection.loop.time())
-
-    def set_trailing_metadata(self, trailers: Metadata) -> None:
-        """What the caller gets with a good status; `abort` has its own."""
-        self._trailers = trailers
 
     async def abort(
         self, code: grpc.StatusCode, details: str = "", trailing_metadata: Metadata = ()
@@ -165,7 +159,7 @@ class Stream:
     def begin(self) -> None:
         """Its headers have come."""
         if self._method.takes_stream:
-            self._requests = Requests(self._grant, self._reader.unpack)
+            self._requests = Requests(self._grant, self._unpack_next)
             self._run(self._requests)
 
     def refuse(self, status: CallEndedError) -> None:
@@ -196,6 +190,8 @@ class Stream:
         try:
             self._take(data, num_bytes, is_last=is_last)
         except MotherlodeError as error:
+            if self._method.takes_stream or not self._has_begun:
+                self.context.run(self._method.note_unread, error)
             self.fail(error)
 
     def _take(self, data: bytes, num_bytes: int, *, is_last: bool) -> None:
@@ -212,6 +208,14 @@ class Stream:
             raise InvalidInputError("request", expected="one message", actual="none")
         self._grant(num_bytes)
 
+    def _unpack_next(self, message: bytes | Packed) -> bytes:
+        """One message of many, where the method wants it."""
+        try:
+            return self._reader.unpack(message)
+        except MotherlodeError as error:
+            self._method.note_unread(error)
+            raise
+
     def fail(self, error: Exception) -> None:
         """Ends the call with the status of an error."""
         self.end(CallEndedError(*failure_of(error)))
@@ -223,7 +227,7 @@ class Stream:
         fields: list[tuple[str, str | bytes]] = [("grpc-status", str(status.code.value[0]))]
         if status.details:
             fields.append(("grpc-message", percent_encoded(status.details)))
-        block = block_of(fields + list(status.trailers))
+        block = block_of([*fields, *status.trailers, *self._trailers])
         if not self._has_started:
             # A status without an answer is one block.
             self._has_started, block = True, _START + block
@@ -285,7 +289,7 @@ class Stream:
         self._has_begun = True
         connection = self._connection
         connection.num_running += 1
-        self._task = connection.loop.create_task(self._answer(request))
+        self._task = connection.loop.create_task(self._answer(request), context=self.context)
         self._task.add_done_callback(connection.count_done)
 
     async def _answer(self, request: Any) -> None:

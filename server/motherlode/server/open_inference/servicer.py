@@ -13,7 +13,6 @@ from motherlode.core.errors import MotherlodeError, NotFoundError
 from motherlode.inference import open_inference_pb2 as pb
 from motherlode.inference import open_inference_pb2_grpc
 from motherlode.server.config import ServerConfig
-from motherlode.server.correlation import begin_call
 from motherlode.server.open_inference.models import (
     index_entries,
     model_config,
@@ -174,7 +173,6 @@ class InferenceServicer(open_inference_pb2_grpc.GRPCInferenceServiceServicer):
     async def ModelInfer(
         self, request: pb.ModelInferRequest, context: Any
     ) -> pb.ModelInferResponse:
-        begin_call(context)
         try:
             return await self._reception.answer(
                 request, MODEL_INFER, "ModelInfer", context.time_remaining(), context.caller

@@ -180,6 +180,20 @@ async def test_half_a_message_is_an_invalid_argument(path: str) -> None:
     assert codes(dialogue.headers(end)) is grpc.StatusCode.INVALID_ARGUMENT
 
 
+async def test_a_request_is_unread_only_where_its_method_was_not_given_it() -> None:
+    dialogue, unread = Dialogue(), list[Exception]()
+    dialogue.methods.note_unread("/test/Wait", unread.append)
+    dialogue.open(1, "/test/Wait")
+    dialogue.data(1, HELLO)
+    await dialogue.settle()
+    dialogue.data(1, HELLO[:-1], is_last=True)
+    dialogue.open(3, "/test/Wait")
+    dialogue.data(3, HELLO[:-2], is_last=True)
+    assert dialogue.methods.num_entered == 1
+    assert len(unread) == 1
+    assert "8 bytes of one more" in str(unread[0])
+
+
 async def test_who_answers_before_the_end_of_a_request_does_not_wait_for_it() -> None:
     dialogue = Dialogue()
     dialogue.open(1)
@@ -206,7 +220,7 @@ async def test_a_reset_is_not_answered_by_another() -> None:
 @pytest.mark.parametrize("is_paused", [False, True], ids=["who reads", "who does not read"])
 async def test_a_deadline_ends_a_call_with_its_own_status_for_a_caller(is_paused: bool) -> None:
     dialogue = Dialogue()
-    dialogue.open(1, "/test/Wait", grpc_timeout="1m")
+    dialogue.open(1, "/test/Wait", grpc_timeout="1m", x_request_id="order-12")
     dialogue.data(1, HELLO, is_last=True)
     if is_paused:
         dialogue.connection.pause_writing()
@@ -215,6 +229,7 @@ async def test_a_deadline_ends_a_call_with_its_own_status_for_a_caller(is_paused
     told = dialogue.headers(end)
     assert told[":status"] == "200"
     assert codes(told) is grpc.StatusCode.DEADLINE_EXCEEDED
+    assert told["x-request-id"] == "order-12"
 
 
 async def test_an_answer_that_nobody_takes_ends_with_the_deadline() -> None:

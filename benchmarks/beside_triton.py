@@ -210,8 +210,7 @@ def compare(servers: list[Asked], rounds: int, seconds: int) -> None:
             )
             rows.append([in_flight, asked.name, round(rate), round(rate / rates[0], 2), p50, p99])
     columns = ["in flight", "server", "calls/s", "times Triton's", "p50 ms", "p99 ms"]
-    load = ", ".join(f"{value:.1f}" for value in os.getloadavg())
-    print_result(f"beside Triton (load average at the end {load})", columns, rows)
+    print_result("beside Triton", columns, rows)
 
 
 def check_same_ids(servers: list[Asked]) -> None:

@@ -9,18 +9,16 @@ from __future__ import annotations
 import argparse
 import gzip
 import json
-import os
-import platform
 import statistics
 import tempfile
 import time
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import numpy as np
-import pyarrow as pa
+from machine import machine
 
 from motherlode.core.features import TextFeaturesConfig, TextFeaturizer, load_featurizer
 from motherlode.core.queries import TextQueries
@@ -53,25 +51,6 @@ def main() -> None:
     results = {name: measure(texts, config) for name, config in CONFIGS.items()}
     print_table(results)
     print(json.dumps({"machine": about, "results": results}))
-
-
-def machine() -> dict[str, Any]:
-    """What the figures depend on besides the code."""
-    return {
-        "processor": _processor(),
-        "cores": os.cpu_count(),
-        "load": os.getloadavg()[0],
-        "python": platform.python_version(),
-        "numpy": np.__version__,
-        "pyarrow": pa.__version__,
-    }
-
-
-def _processor() -> str:
-    info = Path("/proc/cpuinfo")
-    lines = info.read_text().splitlines() if info.exists() else []
-    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.processor()
 
 
 def read_texts(folder: Path) -> list[str]:

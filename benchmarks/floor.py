@@ -116,7 +116,7 @@ def calls(servers: dict[str, tuple[str, int]], rounds: int, seconds: int) -> Non
             times = [round(p50, 2), round(p99, 2), round(micros)]
             rows.append([in_flight, name, round(rate), f"{rate / floor:.0%}", *times])
     columns = ["in flight", "server", "calls/s", "share", "p50 ms", "p99 ms", "processor us a call"]
-    print_result(f"single queries beside an empty handler{load_average()}", columns, rows)
+    print_result("single queries beside an empty handler", columns, rows)
 
 
 def batches(address: str, retriever: Retriever, rounds: int, seconds: int) -> None:
@@ -137,8 +137,7 @@ def batches(address: str, retriever: Retriever, rounds: int, seconds: int) -> No
         ["FAISS in process", round(floor), "100%"],
         ["Motherlode over gRPC", round(ours), f"{ours / floor:.0%}"],
     ]
-    name = f"{BATCH} queries a call beside FAISS{load_average()}"
-    print_result(name, ["", "queries/s", "share"], rows)
+    print_result(f"{BATCH} queries a call beside FAISS", ["", "queries/s", "share"], rows)
 
 
 def rate_alone(graph: Any, queries_BD: np.ndarray) -> float:
@@ -163,11 +162,6 @@ def processor_s(pid: int) -> float:
     """Processor time of a process so far, in seconds."""
     fields = Path(f"/proc/{pid}/stat").read_text("utf-8").rpartition(") ")[2].split()
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
-
-
-def load_average() -> str:
-    """The machine's, over the last minute, for a heading."""
-    return f", load average {os.getloadavg()[0]:.1f}"
 
 
 if __name__ == "__main__":

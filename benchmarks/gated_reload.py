@@ -1,24 +1,23 @@
 """Hot reloads under load, some of them of versions that must not serve: failures, latency, memory.
 
-Usage: python benchmarks/gated_reload.py REPOSITORY MODEL [--swaps 20] [--faults] [--rate 200]
-       [--set NAME=VALUE ...]
+Usage: python benchmarks/gated_reload.py REPOSITORY MODEL [--swaps 100] [--turns 10] [--faults]
+       [--rate 200] [--set NAME=VALUE ...]
 
 The model's newest version is published again and again, as links to the same files, in a repository
 of its own beside the given one; with --faults every third version is a bad one, of six kinds in
 turn. Calls are due at fixed times, whether or not earlier ones were answered, and their latency
-counts from then. The calm before is as long as the swaps take, at least 5 s. That each answer is
-wholly of one version is a test's business (tests/e2e/test_server_reload.py).
+counts from then. Calm and swaps take turns, so that both see the same machine: figures are medians
+over the turns. That each answer is wholly of one version is a test's business
+(tests/e2e/test_server_reload.py).
 """
 
 from __future__ import annotations
 
 import argparse
 import asyncio
-import os
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Iterable
 from itertools import cycle
 from pathlib import Path
 
@@ -31,7 +30,8 @@ from motherlode.clients import AdminClient, AsyncClient, ClientError
 from motherlode.core.repository import Repository
 
 K = 10
-CALM_S = 10.0
+CALM_S = 4.0
+SETTLE_S = 1.0
 POLL_S = 0.05
 TIMEOUT_S = 60.0
 
@@ -82,16 +82,16 @@ class Publisher:
         self._model = model
         self._admin = AdminClient(served.admin)
         self._version = 1
+        self._faults = cycle(FAULTS)
         self.outcomes: Counter[str] = Counter()
 
     def run(self, num_versions: int, *, has_faults: bool) -> None:
         """Publishes so many versions, every third of them a bad one if there are faults."""
-        faults = cycle(FAULTS)
-        for i in range(1, num_versions + 1):
+        for _ in range(num_versions):
             self._version += 1
             target = self._repository.path_of(self._model, self._version)
-            if has_faults and i % 3 == 0:
-                fault = next(faults)
+            if has_faults and self._version % 3 == 0:
+                fault = next(self._faults)
                 outcome = fault(self._bundle, target)
                 self.outcomes[f"{fault.__name__} {outcome}"] += 1
             else:
@@ -140,7 +140,8 @@ def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("repository", type=Path)
     parser.add_argument("model")
-    parser.add_argument("--swaps", type=int, default=20, help="versions to publish")
+    parser.add_argument("--swaps", type=int, default=100, help="versions to publish")
+    parser.add_argument("--turns", type=int, default=10, help="of calm and of swaps")
     parser.add_argument("--faults", action="store_true", help="make every third a bad one")
     parser.add_argument("--rate", type=float, default=200.0, help="calls a second")
     parser.add_argument("--set", dest="settings", action="append", default=[])
@@ -150,46 +151,43 @@ def parse() -> argparse.Namespace:
 async def measure(
     served: Served, publisher: Publisher, texts: list[str], options: argparse.Namespace
 ) -> None:
-    """Ask in calm, then during the swaps; print both."""
+    """Ask in calm and during swaps, in turns; print both."""
+    calm: list[list[float]] = []
+    swapping: list[list[float]] = []
     async with AsyncClient(served.address) as client:
         traffic = Traffic(client, texts, options.rate)
         asking = asyncio.create_task(traffic.run())
         # The first swap fills the place of the version that is kept.
         await asyncio.to_thread(publisher.run, 1, has_faults=False)
-        await asyncio.sleep(1.0)
-        traffic.take()
-        await asyncio.sleep(CALM_S)
-        calm, memory_before = traffic.take(), served.memory_mib()
-        started = time.perf_counter()
-        await asyncio.to_thread(publisher.run, options.swaps, has_faults=options.faults)
-        swaps_s, swapping = time.perf_counter() - started, traffic.take()
-        await asyncio.sleep(CALM_S)
-        after, memory_after = traffic.take(), served.memory_mib()
+        await settle(traffic)
+        memory_before = served.memory_mib()
+        for _ in range(options.turns):
+            await asyncio.sleep(CALM_S)
+            calm.append(traffic.take())
+            versions = options.swaps // options.turns
+            await asyncio.to_thread(publisher.run, versions, has_faults=options.faults)
+            swapping.append(traffic.take())
+            await settle(traffic)
+        memory_after = served.memory_mib()
         asking.cancel()
-    report(
-        f"hot reload, {options.rate:g} calls/s, k = {K}",
-        [
-            ("calm before", calm, memory_before),
-            (f"{options.swaps} versions in {swaps_s:.1f} s", swapping, None),
-            ("calm after", after, memory_after),
-        ],
-    )
+    rows = [[*row("calm", calm), memory_before], [*row("swaps", swapping), memory_after]]
+    columns = ["", "calls", "p50 ms", "p99 ms", "p99.9 ms", "worst ms", "memory MiB"]
+    print_result(f"hot reload, {options.rate:g} calls/s, k = {K}", columns, rows)
     print(f"\nfaults: {dict(publisher.outcomes) or 'none'}")
     print(f"failed calls: {len(traffic.failures)} {traffic.failures[:3]}")
-    print(f"load of the machine: {os.getloadavg()}")
 
 
-def report(title: str, phases: Iterable[tuple[str, list[float], int | None]]) -> None:
-    """Print the table."""
-    rows: list[list[object]] = []
-    for name, durations, mib in phases:
-        times = np.percentile(durations, [50, 99, 99.9, 100]) * 1e3
-        rows.append([name, len(durations), *np.round(times, 2).tolist(), mib])
-    calm_p99 = rows[0][3]
-    assert isinstance(calm_p99, float)
-    rows = [[*row, round(float(str(row[3])) / calm_p99, 2)] for row in rows]
-    columns = ["", "calls", "p50 ms", "p99 ms", "p99.9 ms", "max ms", "memory MiB", "p99 to calm"]
-    print_result(title, columns, rows)
+async def settle(traffic: Traffic) -> None:
+    """Waits until what was swapped out has gone."""
+    await asyncio.sleep(SETTLE_S)
+    traffic.take()
+
+
+def row(name: str, turns: list[list[float]]) -> list[object]:
+    """Percentiles, each the median of those of the turns, and the worst of all."""
+    calls = sum(map(len, turns))
+    times = np.median([np.percentile(turn, [50, 99, 99.9]) for turn in turns], axis=0)
+    return [name, calls, *np.round(1e3 * times, 2).tolist(), round(1e3 * max(map(max, turns)), 1)]
 
 
 if __name__ == "__main__":

@@ -11,11 +11,30 @@ from contextlib import suppress
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
+_STAT = Path("/proc/stat")
+
 PACKAGES = ("motherlode", "torch", "faiss-cpu", "faiss-gpu", "numpy", "grpcio")
 
 
+def _processor_ticks() -> tuple[int, int]:
+    """Time of all cores so far, and the part of it that other machines on the same host had."""
+    if not _STAT.exists():
+        return 0, 0
+    times = list(map(int, _STAT.read_text("ascii").split("\n", 1)[0].split()[1:9]))
+    return sum(times), times[7]
+
+
+_AT_START = _processor_ticks()
+
+
+def stolen_share() -> float:
+    """Share, 0 to 1, of the cores' time since this was imported that other machines had."""
+    total, stolen = (now - then for now, then in zip(_processor_ticks(), _AT_START, strict=True))
+    return stolen / total if total else 0.0
+
+
 def machine() -> dict[str, object]:
-    """Processor, cores, memory and versions."""
+    """Processor, cores, memory, how busy it is, and versions."""
     cpuinfo = Path("/proc/cpuinfo")
     names = [
         line.partition(":")[2].strip()
@@ -27,6 +46,8 @@ def machine() -> dict[str, object]:
         "processor": names[0] if names else platform.processor(),
         "cores": os.cpu_count(),
         "memory_gib": round(pages / 2**30, 1),
+        "load": round(os.getloadavg()[0], 2),
+        "stolen": round(stolen_share(), 3),
         "python": platform.python_version(),
         **dict(_versions()),
     }
@@ -45,11 +66,12 @@ def peak_gib() -> float:
 
 
 def print_result(name: str, columns: list[str], rows: list[list[object]]) -> None:
-    """A Markdown table for people, then one JSON line for programs."""
+    """A Markdown table for people with how calm the machine was, then a JSON line for programs."""
     print(f"\n## {name}\n")
     print("| " + " | ".join(columns) + " |")
     print("|" + " --- |" * len(columns))
     for row in rows:
         print("| " + " | ".join(str(cell) for cell in row) + " |")
+    print(f"\nload {os.getloadavg()[0]:.1f}, {stolen_share():.1%} of the cores' time had others")
     document = {"benchmark": name, "machine": machine(), "columns": columns, "rows": rows}
     print("\n" + json.dumps(document), flush=True)

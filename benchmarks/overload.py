@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import os
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from multiprocessing import get_context
@@ -207,7 +206,6 @@ def _print_goals(
     print(f"p99 of accepted calls: {slowdown:.2f} times that at 0.8 x (goal: below 2)")
     print(f"memory: {memory_mib[0]} MiB before, {memory_mib[1]} MiB after")
     print(f"refusals without reason or time to retry: {untyped} (goal: 0)")
-    print(f"load of the machine: {os.getloadavg()[0]:.1f}")
 
 
 def _row(name: str, report: LoadReport) -> list[object]:

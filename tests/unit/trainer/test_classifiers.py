@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import numpy as np
 import pytest
+import torch
+from joblib import Parallel
 from pydantic import ValidationError
 from scipy import sparse
 from sklearn.svm import LinearSVC
@@ -42,6 +46,35 @@ def test_pairs_are_the_positives_and_the_wrong_hits_of_labels_with_queries() -> 
     pairs = make_pairs(positives, shortlist, 4)
     found = zip(pairs.labels_P.tolist(), pairs.rows_P.tolist(), pairs.is_true_P, strict=True)
     assert list(found) == [(0, 0, True), (0, 1, False), (2, 0, True), (2, 1, True), (2, 2, False)]
+
+
+@pytest.fixture
+def num_threads() -> Iterator[int]:
+    """Two, whatever the machine has."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    yield 2
+    torch.set_num_threads(before)
+
+
+def test_processes_find_the_bits_of_one_alone(
+    num_threads: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = []
+
+    def parallel(num_processes: int) -> Parallel:
+        asked.append(num_processes)
+        return Parallel(num_processes)
+
+    monkeypatch.setattr(classifiers, "_PAIRS_OF_BLOCK", 100)
+    monkeypatch.setattr(classifiers, "Parallel", parallel)
+    config = ClassifiersConfig()
+    alone = fit_classifiers(config, *made_up(), NUM_LABELS)
+    monkeypatch.setattr(classifiers, "_BLOCKS_OF_TASK", 3)
+    together = fit_classifiers(config, *made_up(), NUM_LABELS)
+    assert asked == [1, num_threads]
+    for name in ("keys_W", "values_W", "biases_L"):
+        np.testing.assert_array_equal(getattr(together, name), getattr(alone, name))
 
 
 def test_each_classifier_is_the_one_that_liblinear_finds_for_its_label_alone() -> None:

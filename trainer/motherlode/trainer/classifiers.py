@@ -2,7 +2,8 @@
 
 The machines of many labels are one problem with a block-diagonal matrix, so that the solver is
 called some hundred times and not once for each label. A block is small enough to stay near the
-processor.
+processor. Blocks are solved in processes, since LIBLINEAR draws the order of its steps from one
+generator for all threads.
 
 Shapes: B queries, F features, L labels, P pairs of a label and a query that it learns from.
 """
@@ -12,9 +13,12 @@ from __future__ import annotations
 import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import chain
 from typing import final
 
 import numpy as np
+import torch
+from joblib import Parallel, delayed
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
 from scipy import sparse
@@ -25,6 +29,8 @@ from motherlode.core.topk import TopK
 from motherlode.trainer.data import PositiveRows
 
 _PAIRS_OF_BLOCK = 2000
+# Some second's work, so that it pays to hand it to another process.
+_BLOCKS_OF_TASK = 64
 
 
 class ClassifiersConfig(BaseModel):
@@ -96,8 +102,15 @@ def fit_classifiers(
     """
     pairs = make_pairs(positives, shortlist, num_labels)
     matrix = _with_bias(queries)
-    solutions = [_solve(config, matrix, pairs.part(block)) for block in _blocks(pairs.labels_P)]
-    return _weights(solutions, num_labels, queries.num_features)
+    blocks = list(_blocks(pairs.labels_P))
+    starts = range(0, len(blocks), _BLOCKS_OF_TASK)
+    num_processes = max(1, min(torch.get_num_threads(), len(starts)))
+    # With one process it is a loop.
+    solutions = Parallel(num_processes)(
+        delayed(_solve_blocks)(config, matrix, pairs, blocks[i : i + _BLOCKS_OF_TASK])
+        for i in starts
+    )
+    return _weights(list(chain.from_iterable(solutions)), num_labels, queries.num_features)
 
 
 def make_pairs(positives: PositiveRows, shortlist: TopK, num_labels: int) -> Pairs:
@@ -136,6 +149,12 @@ def _with_bias(queries: SparseQueries) -> sparse.csr_matrix:
     shape = (len(queries), queries.num_features)
     matrix = sparse.csr_matrix((queries.values, queries.indices, queries.indptr), shape)
     return sparse.hstack([matrix, np.ones((len(queries), 1), np.float32)], format="csr")
+
+
+def _solve_blocks(
+    config: ClassifiersConfig, matrix: sparse.csr_matrix, pairs: Pairs, blocks: list[slice]
+) -> list[_Solution]:
+    return [_solve(config, matrix, pairs.part(block)) for block in blocks]
 
 
 def _solve(config: ClassifiersConfig, matrix: sparse.csr_matrix, pairs: Pairs) -> _Solution:

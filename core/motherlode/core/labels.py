@@ -20,6 +20,9 @@ _COLUMNS = ["key", "text", "frequency"]
 
 # Up to here one access a row is faster than one call of Arrow's kernel.
 _FEW_ROWS = 16
+# Arrow keeps Python's lock while it makes strings: 65,536 took it for ten milliseconds and more, in
+# which a server that loads a version answers nobody. Short blocks take no longer in all.
+_BLOCK_STRINGS = 1024
 
 
 @final
@@ -65,8 +68,8 @@ class StringColumn(Sequence[str]):
 
     @override
     def __iter__(self) -> Iterator[str]:
-        for start in range(0, len(self._array), 65_536):
-            yield from self._array[start : start + 65_536].to_pylist()
+        for start in range(0, len(self._array), _BLOCK_STRINGS):
+            yield from self._array[start : start + _BLOCK_STRINGS].to_pylist()
 
 
 @final

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections.abc import Iterator
 
 import numpy as np
@@ -15,8 +17,9 @@ from sklearn.svm import LinearSVC
 from motherlode.core.queries import SparseQueries
 from motherlode.core.topk import TopK
 from motherlode.trainer import classifiers
-from motherlode.trainer.classifiers import ClassifiersConfig, fit_classifiers, make_pairs
+from motherlode.trainer.classifiers import fit_classifiers, make_pairs
 from motherlode.trainer.data import PositiveRows
+from motherlode.trainer.linear_machines import ClassifiersConfig
 from tests.support.rankers import dense_weights
 
 NUM_QUERIES, NUM_FEATURES, NUM_LABELS = 300, 40, 12
@@ -70,11 +73,17 @@ def test_processes_find_the_bits_of_one_alone(
     monkeypatch.setattr(classifiers, "Parallel", parallel)
     config = ClassifiersConfig()
     alone = fit_classifiers(config, *made_up(), NUM_LABELS)
-    monkeypatch.setattr(classifiers, "_BLOCKS_OF_TASK", 3)
+    monkeypatch.setattr(classifiers, "_BLOCKS_OF_TASK", 1)
     together = fit_classifiers(config, *made_up(), NUM_LABELS)
     assert asked == [1, num_threads]
     for name in ("keys_W", "values_W", "biases_L"):
         np.testing.assert_array_equal(getattr(together, name), getattr(alone, name))
+
+
+def test_a_process_that_fits_them_loads_neither_torch_nor_faiss() -> None:
+    code = "import sys, motherlode.trainer.linear_machines as m; print(*sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
+    assert not {"torch", "faiss"} & set(done.stdout.split())
 
 
 def test_each_classifier_is_the_one_that_liblinear_finds_for_its_label_alone() -> None:

@@ -104,7 +104,7 @@ def check_compressed_rows(
     check_row(*ids, np.int32)
     (name, starts), num_entries = offsets, len(ids[1])
     ends = [*starts[:1].tolist(), *starts[-1:].tolist()]
-    if ends != [0, num_entries] or (np.diff(starts) < 0).any():
+    if ends != [0, num_entries] or (starts[1:] < starts[:-1]).any():
         raise InvalidInputError(name, expected=f"0 to {num_entries}, ascending", actual=ends)
     smallest, largest = ids[1].min(initial=0), ids[1].max(initial=-1)
     if smallest < 0 or largest >= num_ids:

@@ -23,6 +23,9 @@ TRAINED_TD = (3 * RNG.standard_normal((NUM_TRAINED, WIDTH))).astype(np.float32)
 TRAINED_TD[0] = 0
 ROWS = [RNG.choice(NUM_LABELS, i % 6, replace=False) for i in range(NUM_TRAINED)]
 OFFSETS = np.cumsum([0, *map(len, ROWS)])
+# Ascending to who subtracts and lets the differences overflow.
+WRAPPING = np.full_like(OFFSETS, OFFSETS[-1])
+WRAPPING[:4] = 0, 2**62, -(2**63), -(2**62)
 NEIGHBORS = Neighbors.build(
     NeighborsConfig(count=COUNT), TRAINED_TD, OFFSETS, np.concatenate(ROWS), NUM_LABELS, seed=0
 )
@@ -122,6 +125,7 @@ def test_rows_that_are_not_as_many_as_embeddings_are_refused() -> None:
         ({"labels": np.full(OFFSETS[-1], 30, np.int32)}, "labels: expected 0 to 29"),
         ({"labels": np.full(OFFSETS[-1], 1.0, np.float32)}, "labels: expected a row of int32"),
         ({"offsets": OFFSETS[::-1].copy()}, "offsets: expected 0 to .*, ascending"),
+        ({"offsets": WRAPPING}, "offsets: expected 0 to .*, ascending"),
     ],
 )
 def test_files_that_do_not_fit_are_refused(

@@ -4,19 +4,19 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from joblib import Parallel
 from pydantic import ValidationError
 from scipy import sparse
 from sklearn.svm import LinearSVC
 
 from motherlode.core.queries import SparseQueries
 from motherlode.core.topk import TopK
-from motherlode.trainer import classifiers
+from motherlode.trainer import classifiers, processes
 from motherlode.trainer.classifiers import fit_classifiers, make_pairs
 from motherlode.trainer.data import PositiveRows
 from motherlode.trainer.linear_machines import ClassifiersConfig
@@ -51,31 +51,18 @@ def test_pairs_are_the_positives_and_the_wrong_hits_of_labels_with_queries() -> 
     assert list(found) == [(0, 0, True), (0, 1, False), (2, 0, True), (2, 1, True), (2, 2, False)]
 
 
-@pytest.fixture
-def num_threads() -> Iterator[int]:
-    """Two, whatever the machine has."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(2)
-    yield 2
-    torch.set_num_threads(before)
-
-
-def test_processes_find_the_bits_of_one_alone(
-    num_threads: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    asked = []
-
-    def parallel(num_processes: int) -> Parallel:
-        asked.append(num_processes)
-        return Parallel(num_processes)
-
+def test_processes_find_the_bits_of_one_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(classifiers, "_PAIRS_OF_BLOCK", 100)
-    monkeypatch.setattr(classifiers, "Parallel", parallel)
     config = ClassifiersConfig()
     alone = fit_classifiers(config, *made_up(), NUM_LABELS)
+
+    def in_two(work: Callable[[Any], Any], tasks: Sequence[Any], *, most: int) -> list[Any]:
+        assert most == torch.get_num_threads()
+        return processes._shared_out(work, tasks, 2)
+
+    monkeypatch.setattr(classifiers, "in_processes", in_two)
     monkeypatch.setattr(classifiers, "_BLOCKS_OF_TASK", 1)
     together = fit_classifiers(config, *made_up(), NUM_LABELS)
-    assert asked == [1, num_threads]
     for name in ("keys_W", "values_W", "biases_L"):
         np.testing.assert_array_equal(getattr(together, name), getattr(alone, name))
 

@@ -9,11 +9,11 @@ Shapes: B queries, F features, L labels, P pairs of a label and a query that it 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import partial
 from itertools import chain
 
 import numpy as np
 import torch
-from joblib import Parallel, delayed
 from scipy import sparse
 
 from motherlode.core.queries import IntArray, SparseQueries
@@ -21,12 +21,11 @@ from motherlode.core.rankers import SparseWeights
 from motherlode.core.topk import TopK
 from motherlode.trainer.data import PositiveRows
 from motherlode.trainer.linear_machines import ClassifiersConfig, Pairs, Solution, solve_blocks
+from motherlode.trainer.processes import in_processes
 
 _PAIRS_OF_BLOCK = 2000
 # What a process is handed at a time: about a second's work.
 _BLOCKS_OF_TASK = 64
-# It takes two seconds to start, so it should have as much to do.
-_TASKS_OF_PROCESS = 3
 
 
 def fit_classifiers(
@@ -51,13 +50,9 @@ def fit_classifiers(
     pairs = make_pairs(positives, shortlist, num_labels)
     matrix = _with_bias(queries)
     blocks = list(_blocks(pairs.labels_P))
-    starts = range(0, len(blocks), _BLOCKS_OF_TASK)
-    num_processes = max(1, min(torch.get_num_threads(), len(starts) // _TASKS_OF_PROCESS))
-    # With one process it is a loop.
-    solutions = Parallel(num_processes)(
-        delayed(solve_blocks)(config, matrix, pairs, blocks[i : i + _BLOCKS_OF_TASK])
-        for i in starts
-    )
+    tasks = [blocks[i : i + _BLOCKS_OF_TASK] for i in range(0, len(blocks), _BLOCKS_OF_TASK)]
+    work = partial(solve_blocks, config, matrix, pairs)
+    solutions = in_processes(work, tasks, most=torch.get_num_threads())
     return _weights(list(chain.from_iterable(solutions)), num_labels, queries.num_features)
 
 

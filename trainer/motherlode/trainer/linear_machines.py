@@ -4,8 +4,7 @@ The machines of many labels are one problem with a block-diagonal matrix, so tha
 called some hundred times and not once for each label. A block is small enough to stay near the
 processor.
 
-This is what the processes that fit them import, so neither torch nor FAISS is: they would take
-three times the memory.
+This is what the processes that fit them import, so neither torch nor FAISS is.
 
 Shapes: F features, P pairs of a label and a query that it learns from.
 """
@@ -26,7 +25,7 @@ from motherlode.core.queries import IntArray
 
 
 class ClassifiersConfig(BaseModel):
-    """How the classifiers are fitted."""
+    """How the machines are fitted."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 

@@ -7,9 +7,11 @@ from typing import Any
 
 import numpy as np
 import pytest
+from pydantic import ValidationError
 from safetensors.numpy import save_file
 
 from motherlode.core.errors import BundleError, InvalidInputError
+from motherlode.core.index import HnswConfig, build_index
 from motherlode.core.queries import FloatArray
 from motherlode.core.rankers import Neighbors, NeighborsConfig
 from motherlode.core.rankers.neighbors import NEIGHBORS_FILE
@@ -109,6 +111,19 @@ def test_it_counts_embeddings_and_labels_as_memory() -> None:
     assert NEIGHBORS.nbytes > TRAINED_TD.nbytes + 8 * (NUM_TRAINED + 1) + 4 * OFFSETS[-1]
 
 
+def test_embeddings_that_are_longer_than_1_are_refused() -> None:
+    index = build_index(HnswConfig(), TRAINED_TD, seed=0)
+    labels = np.concatenate(ROWS).astype(np.int32)
+    with pytest.raises(InvalidInputError, match="embeddings: expected rows of length 1 or 0"):
+        Neighbors(NEIGHBORS.config, index, OFFSETS, labels, NUM_LABELS)
+
+
+@pytest.mark.parametrize("count", [0, 1001])
+def test_too_few_or_many_neighbours_are_refused(count: int) -> None:
+    with pytest.raises(ValidationError, match="count"):
+        NeighborsConfig(count=count)
+
+
 def test_rows_that_are_not_as_many_as_embeddings_are_refused() -> None:
     with pytest.raises(InvalidInputError, match=r"offsets: expected 50, .*got 49"):
         Neighbors.build(
@@ -125,6 +140,7 @@ def test_rows_that_are_not_as_many_as_embeddings_are_refused() -> None:
         ({"labels": np.full(OFFSETS[-1], 30, np.int32)}, "labels: expected 0 to 29"),
         ({"labels": np.full(OFFSETS[-1], 1.0, np.float32)}, "labels: expected a row of int32"),
         ({"offsets": OFFSETS[::-1].copy()}, "offsets: expected 0 to .*, ascending"),
+        ({"embeddings": 2 * TRAINED_TD}, "other label embeddings"),
         ({"offsets": WRAPPING}, "offsets: expected 0 to .*, ascending"),
     ],
 )

@@ -11,8 +11,6 @@ import os
 import threading
 import time
 from collections.abc import Callable, Sequence
-from concurrent.futures import BrokenExecutor
-from pickle import PicklingError  # noqa: TID251 - what joblib raises where it cannot share
 from typing import TypeVar
 
 from joblib import Parallel, cpu_count, delayed
@@ -44,7 +42,8 @@ def in_processes(
     if num_processes > 1:
         try:
             return _shared_out(work, tasks, num_processes)
-        except (OSError, PicklingError, BrokenExecutor) as error:
+        except Exception as error:
+            # An error of the work itself comes again below.
             logger.warning("no help from other processes, which takes longer: %s", error)
     return [work(task) for task in tasks]
 

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from motherlode.core.errors import ConfigError
-from motherlode.core.rankers import TreeCorrection, TreeCorrectionConfig
+from motherlode.core.rankers import MOST_NEIGHBORS, TreeCorrection, TreeCorrectionConfig
 from motherlode.trainer.linear_machines import ClassifiersConfig
 from motherlode.trainer.negatives import Proposal
 
@@ -38,7 +38,9 @@ class SparseRankerConfig(ClassifiersConfig):
 
     kind: Literal["sparse_linear"] = "sparse_linear"
     shortlist: int = Field(default=100, ge=1, description="hits of the index to rank anew")
-    neighbors: int = Field(default=0, ge=0, description="training queries to compare with; 0: none")
+    neighbors: int = Field(
+        default=0, ge=0, le=MOST_NEIGHBORS, description="training queries to compare with; 0: none"
+    )
 
 
 AnyRankerConfig = NoRankerConfig | TreeRankerConfig | SparseRankerConfig

@@ -5,7 +5,7 @@ from motherlode.core.rankers.hidden_units import HiddenUnits
 from motherlode.core.rankers.kinds import RANKERS, load_ranker
 from motherlode.core.rankers.label_texts import LabelTexts
 from motherlode.core.rankers.label_tree import PADDING_BIAS, LabelTree
-from motherlode.core.rankers.neighbors import Neighbors, NeighborsConfig
+from motherlode.core.rankers.neighbors import MOST_NEIGHBORS, Neighbors, NeighborsConfig
 from motherlode.core.rankers.ranker import Ranker
 from motherlode.core.rankers.sparse_linear import (
     INPUTS,
@@ -22,6 +22,7 @@ __all__ = [
     "INPUTS",
     "INPUTS_WITH_NEIGHBORS",
     "JOINED",
+    "MOST_NEIGHBORS",
     "PADDING_BIAS",
     "RANKERS",
     "HiddenUnits",

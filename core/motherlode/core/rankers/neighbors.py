@@ -28,6 +28,8 @@ NEIGHBORS_FILE = "neighbors.safetensors"
 NEIGHBORS_INDEX_FILE = "neighbors.faiss"
 # Each squares a neighbour's nearness: so it counts by the eighth power of its cosine.
 _SQUARINGS = 3
+MOST_NEIGHBORS = 1000
+_ROUNDING = 1e-3
 
 
 @final
@@ -41,7 +43,7 @@ class NeighborsConfig(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    count: int = Field(ge=1)
+    count: int = Field(ge=1, le=MOST_NEIGHBORS)
     index: HnswConfig = HnswConfig(num_neighbors=16)
 
 
@@ -70,6 +72,9 @@ class Neighbors:
         num_labels: int,
     ) -> None:
         check_compressed_rows(("offsets", offsets_T), ("labels", labels_P), num_labels)
+        if index.labels.norm > 1 + _ROUNDING:
+            expected = "rows of length 1 or 0"
+            raise InvalidInputError("embeddings", expected=expected, actual=index.labels.norm)
         if len(offsets_T) - 1 != index.num_labels:
             expected = f"{index.num_labels}, one of each embedding"
             raise InvalidInputError("offsets", expected=expected, actual=len(offsets_T) - 1)

@@ -8,19 +8,30 @@ import numpy as np
 import pytest
 import torch
 
-from motherlode.core.index import LabelFilter
+from motherlode.core.index import (
+    ExactConfig,
+    HnswConfig,
+    LabelFilter,
+    build_index,
+    measure_recall,
+)
 from motherlode.core.index.gpu import can_go_to_gpu, to_gpu
 from motherlode.core.repository import Repository
 from motherlode.core.retriever import Retriever
 from tests.support.bundles import publish_tiny
-from tests.support.embeddings import best_by_sorting
-from tests.support.gpus import needs_faiss_gpu, needs_torch_gpu
+from tests.support.embeddings import best_by_sorting, clustered
+from tests.support.gpus import needs_cuvs, needs_faiss_gpu, needs_torch_gpu
 from tests.support.label_indexes import CASES, NUM_LABELS, Case, rows_of
 from tests.support.planted import small_config, write_planted
 from tests.support.steps import SETTINGS, run_steps, tensors
 from tests.support.training import run
 
-MOVABLE = {name: case for name, case in CASES.items() if can_go_to_gpu(case.index)}
+# A graph on a GPU is another graph, and finds other labels.
+MOVABLE = {
+    name: case
+    for name, case in CASES.items()
+    if can_go_to_gpu(case.index) and case.index.kind != "hnsw"
+}
 
 
 @pytest.fixture(params=MOVABLE.values(), ids=MOVABLE.keys())
@@ -107,6 +118,33 @@ def test_an_exact_answer_does_not_depend_on_batch_mates_on_a_gpu(size: int) -> N
         for row in rows_of(moved.search(case.queries_BD[start : start + size], 10))
     ]
     assert parts == together
+
+
+@needs_cuvs
+@pytest.mark.parametrize("spread", [0.0, 0.6])
+@pytest.mark.parametrize("k", [1, 10, 300])
+def test_a_graph_on_a_gpu_finds_nearly_all_with_scores_of_the_same_bits(
+    spread: float, k: int
+) -> None:
+    labels_LD, queries_BD = clustered(20_000, 32, spread=spread)
+    moved = to_gpu(build_index(HnswConfig(), labels_LD, seed=0))
+    assert measure_recall(moved, labels_LD, queries_BD, k) >= 0.9
+    expected = build_index(ExactConfig(), labels_LD, seed=0).search(queries_BD, k)
+    found = moved.search(queries_BD, k)
+    for i in range(len(queries_BD)):
+        (labels, scores), (new_labels, new_scores) = expected.row(i), found.row(i)
+        _, old, new = np.intersect1d(labels, new_labels, return_indices=True)
+        assert len(np.unique(new_labels)) == k
+        assert scores[old].tobytes() == new_scores[new].tobytes()
+
+
+@needs_cuvs
+def test_a_graph_on_a_gpu_keeps_filters() -> None:
+    labels_LD, queries_BD = clustered(20_000, 32)
+    denied = np.arange(0, 20_000, 3)
+    moved = to_gpu(build_index(HnswConfig(), labels_LD, seed=0))
+    top = moved.search(queries_BD, 7, filter=LabelFilter(denied, "deny"))
+    assert not np.isin(top.labels, denied).any()
 
 
 @needs_faiss_gpu

@@ -66,17 +66,40 @@ class Golden:
             return None
         return f"the embedding of query {wrong[0]} is off by up to {largest_B[wrong[0]]:.2g}"
 
-    def hit_difference(self, top: TopK) -> str | None:
+    def hit_difference(self, top: TopK, *, may_miss: float = 0.0) -> str | None:
         """What is wrong with new hits of the queries, or None.
 
         Scores must be the same, and so must the labels but for those whose scores tie.
+
+        Args:
+            top: The new hits.
+            may_miss: Share, 0 to 1, of all hits that may be missing; above 0, better ones may have
+                come. The scores of labels that are there must be the same all the same.
         """
         if not np.array_equal(top.counts, self.top.counts):
             return f"{top.counts.tolist()} hits, expected {self.top.counts.tolist()}"
+        if may_miss > 0:
+            return self._loss(top, may_miss)
         for i in range(len(top)):
             difference = _row_difference(self.top.row(i), top.row(i))
             if difference is not None:
                 return f"query {i}: {difference}"
+        return None
+
+    def _loss(self, top: TopK, may_miss: float) -> str | None:
+        num_missing = 0
+        for i in range(len(top)):
+            (labels, scores), (new_labels, new_scores) = self.top.row(i), top.row(i)
+            allowed = 2 * TOLERANCE * float(np.abs(scores).max(initial=0.0))
+            moved = _moved_labels(self.top.row(i), top.row(i), allowed)
+            if len(moved):
+                return f"query {i}: label {moved[0]} has the score of another label"
+            # Pushed out by better ones is not missing.
+            is_gone = ~np.isin(labels, new_labels)
+            num_missing += int((is_gone & (scores > new_scores[-1:] + allowed)).sum())
+        num_hits = len(self.top.labels)
+        if num_missing > may_miss * num_hits:
+            return f"{num_missing} of {num_hits} hits are missing, and {may_miss:.0%} may be"
         return None
 
     def save(self, path: Path) -> None:
@@ -133,14 +156,23 @@ def _row_difference(
         return f"score {i} is {new_scores[i]:.7g}, expected {scores[i]:.7g}"
     # The same scores in the same order leave two ways to differ: labels that changed places, and
     # a label pushed out by one that ties with the last. Twice the tolerance, as both sides move.
-    common, places, new_places = np.intersect1d(labels, new_labels, True, return_indices=True)
-    moved = common[np.abs(new_scores[new_places] - scores[places]) > 2 * allowed]
+    moved = _moved_labels(expected, actual, 2 * allowed)
     if len(moved):
         return f"label {moved[0]} has the score of another label"
-    lost = labels[~np.isin(labels, common) & (scores - scores[-1] > 2 * allowed)]
+    lost = labels[~np.isin(labels, new_labels) & (scores - scores[-1] > 2 * allowed)]
     if len(lost):
         return f"label {lost[0]} is missing"
     return None
+
+
+def _moved_labels(
+    expected: tuple[IntArray, FloatArray], actual: tuple[IntArray, FloatArray], allowed: float
+) -> IntArray:
+    """Labels of both whose scores are further apart than is allowed."""
+    (labels, scores), (new_labels, new_scores) = expected, actual
+    common, places, new_places = np.intersect1d(labels, new_labels, True, return_indices=True)
+    moved: IntArray = common[~(np.abs(new_scores[new_places] - scores[places]) <= allowed)]
+    return moved
 
 
 def _query_columns(queries: Queries) -> tuple[str, int, dict[str, Any]]:

@@ -25,7 +25,8 @@ def place_bundle(
     Raises:
         ConfigError: If the policy requires a GPU and the index cannot be on one.
         UnsupportedError: If a GPU is gone that was there.
-        RuntimeError: As FAISS has it, for a GPU with less memory than it said.
+        RuntimeError: As FAISS has it, for a GPU with less memory than it said, if the policy
+            requires one.
     """
     devices = detect_devices() if devices is None else devices
     plan = plan_placement(Sizes.of(bundle.manifest), devices, policy)
@@ -35,14 +36,21 @@ def place_bundle(
     # Imported here: most machines have no GPU.
     from motherlode.core.index.gpu import to_gpu  # noqa: PLC0415
 
-    index = to_gpu(
-        bundle.index,
-        placement.gpu_numbers,
-        fp16=placement.dtype == "float16",
-        temp_bytes=policy.faiss_temp_bytes,
-    )
-    moved = replace(bundle, index=index)
-    difference = _golden_difference(moved)
+    try:
+        index = to_gpu(
+            bundle.index,
+            placement.gpu_numbers,
+            fp16=placement.dtype == "float16",
+            temp_bytes=policy.faiss_temp_bytes,
+        )
+        moved = replace(bundle, index=index)
+        difference = _golden_difference(moved)
+    except (RuntimeError, MemoryError) as error:
+        if policy.gpu != "auto":
+            raise
+        # A graph is built there, which may fail in more ways than a copy.
+        reason = f"FAISS cannot search it on the GPU: {error!s:.200}"
+        return bundle, replace(placement, devices=("cpu",), reason=reason)
     if difference is not None and policy.gpu == "auto":
         reason = f"on the GPU it does not give the golden hits: {difference}"
         return bundle, replace(placement, devices=("cpu",), reason=reason)
@@ -52,4 +60,5 @@ def place_bundle(
 def _golden_difference(bundle: Bundle) -> str | None:
     """What is wrong with the golden hits; lists that are a rounding apart may change places."""
     path = QueryPath(bundle.featurizer, bundle.encoder, bundle.index, bundle.ranker)
-    return bundle.golden.hit_difference(path.top_k(bundle.golden.queries, bundle.golden.k))
+    top = path.top_k(bundle.golden.queries, bundle.golden.k)
+    return bundle.golden.hit_difference(top, may_miss=bundle.index.may_miss)

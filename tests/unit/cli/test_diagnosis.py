@@ -71,6 +71,10 @@ def healthy(**changes: Any) -> Facts:
     return replace(HEALTHY, **changes)
 
 
+def libraries_of_cuvs(**changes: Any) -> Facts:
+    return replace(libraries(**changes), faiss_owners=("faiss-gpu-cuvs",))
+
+
 def without_gpu(**changes: Any) -> Facts:
     plain = {"libraries": CPU, "gpu_devices": 0, "gpu_driver": None}
     return healthy(**(plain | changes))
@@ -109,6 +113,14 @@ def test_a_healthy_machine_has_no_finding():
             ),
             *("error", "faiss-packages", "faiss-cpu 1.15.0, faiss-gpu 1.15.1"),
             "pip uninstall -y faiss-cpu faiss-gpu",
+        ),
+        (
+            healthy(
+                faiss_owners=("faiss-gpu", "faiss-gpu-cuvs"),
+                packages={"faiss-gpu": "1.15.1", "faiss-gpu-cuvs": "1.15.1"},
+            ),
+            *("error", "faiss-packages", "faiss-gpu 1.15.1, faiss-gpu-cuvs 1.15.1"),
+            "pip install 'motherlode[cpu]' (or [gpu], or [cuvs])",
         ),
         (
             healthy(faiss_owners=("faiss-gpu-cu12",), packages={"faiss-gpu-cu12": "1.14.1"}),
@@ -213,6 +225,18 @@ def test_a_healthy_machine_has_no_finding():
         (
             libraries(gpus=(Gpu(name="P100", capability=(6, 0)),), torch_arches=("sm_60", "sm_70")),
             *("warning", "gpu-architecture", "sm_60", "search on the CPU"),
+        ),
+        (
+            libraries_of_cuvs(gpus=(Gpu(name="V100", capability=(7, 0)),), torch_arches=("sm_70",)),
+            *("warning", "gpu-architecture", "starts at sm_75", "uninstall -y faiss-gpu-cuvs;"),
+        ),
+        (
+            libraries_of_cuvs(faiss_gpus=0),
+            *("note", "faiss-gpu", "OPTIMIZE AVX2 GPU", "uninstall -y faiss-gpu-cuvs;"),
+        ),
+        (
+            libraries_of_cuvs(cuda_runtimes=("/a/libcudart.so.12", "/b/libcudart.so.13")),
+            *("note", "cuda-runtimes", "libcudart.so.13", "faiss-gpu-cuvs (13)"),
         ),
         (
             libraries(faiss_has_gpu=False, faiss_gpus=0),

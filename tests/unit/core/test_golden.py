@@ -169,3 +169,27 @@ def test_labels_whose_scores_tie_may_change_places() -> None:
 def test_a_label_that_ties_with_the_last_may_be_pushed_out() -> None:
     golden = make_golden()
     assert golden.hit_difference(make_top([7, 3, 6, 1], [4, 3, 1, 5], [3, 1])) is None
+
+
+@pytest.mark.parametrize(
+    ("labels", "scores", "difference"),
+    [
+        ([7, 3, 5, 9], [4, 3, 1, 5], None),
+        # A better label came, and pushed out the last one.
+        ([8, 7, 3, 9], [5, 4, 3, 5], None),
+        # Label 3 is missing: one of four hits.
+        ([7, 5, 6, 9], [4, 1, 0.5, 5], None),
+        ([7, 5, 6, 2], [4, 1, 0.5, 1], "2 of 4 hits are missing, and 25% may be"),
+        ([7, 3, 5, 9], [4, 3.5, 1, 5], "query 0: label 3 has the score of another label"),
+    ],
+)
+def test_another_index_may_miss_some_hits_and_no_score_may_change(
+    labels: list[int], scores: list[float], difference: str | None
+) -> None:
+    new = make_top(labels, scores, [3, 1])
+    assert make_golden().hit_difference(new, may_miss=0.25) == difference
+
+
+def test_another_index_may_not_give_fewer_hits() -> None:
+    new = make_top([7, 3, 9], [4, 3, 5], [2, 1])
+    assert "expected [3, 1]" in str(make_golden().hit_difference(new, may_miss=0.5))

@@ -62,6 +62,7 @@ def clones(monkeypatch: pytest.MonkeyPatch) -> list[Clone]:
 
     def index_cpu_to_gpu(_: object, device: int, index: Any, options: Any) -> Clone:
         assert device == 0
+        assert not options.use_cuvs
         if options.useFloat16 and isinstance(index, library.IndexFlat):
             whole = library.IndexScalarQuantizer(
                 index.d, library.ScalarQuantizer.QT_fp16, library.METRIC_INNER_PRODUCT
@@ -73,16 +74,19 @@ def clones(monkeypatch: pytest.MonkeyPatch) -> list[Clone]:
 
     def index_cpu_to_gpus(_: object, index: Any, options: Any, devices: list[int]) -> Clone:
         assert options.shard
+        assert not options.use_cuvs
         assert devices == [0, 0]
         moved.append(Clone(index))
         return moved[-1]
 
     fake = SimpleNamespace(
         StandardGpuResources=lambda: SimpleNamespace(setTempMemory=lambda _: None),
-        GpuClonerOptions=lambda: SimpleNamespace(useFloat16=False),
+        GpuClonerOptions=lambda: SimpleNamespace(useFloat16=False, use_cuvs=True),
         get_num_gpus=lambda: 1,
         index_cpu_to_gpu=index_cpu_to_gpu,
-        GpuMultipleClonerOptions=lambda: SimpleNamespace(useFloat16=False, shard=False),
+        GpuMultipleClonerOptions=lambda: SimpleNamespace(
+            useFloat16=False, shard=False, use_cuvs=True
+        ),
         index_cpu_to_gpu_multiple_py=index_cpu_to_gpus,
         IndexFlatIP=library.IndexFlatIP,
         SearchParametersIVF=library.SearchParametersIVF,

@@ -6,9 +6,12 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import torch
 
 from motherlode.core.errors import ConfigError
+from motherlode.core.index import faiss
 from motherlode.core.index.devices import Device, detect_devices
+from motherlode.core.index.graph_form import GraphForm
 from motherlode.core.index.placement import Plan, Policy, Route, Sizes
 from motherlode.core.index.planner import largest_k, plan_placement
 from motherlode.core.repository import Repository
@@ -70,14 +73,63 @@ def test_what_holds_vectors_or_codes_of_its_own_is_counted_with_them(kind: str) 
     assert (where(plan), plan.placement("index").size_bytes) == (("gpu:0",), 5 * GIB)
 
 
-@pytest.mark.parametrize(
-    "kind", ["hnsw", "hnsw:sq8", "scan:pq_fast_scan", "ivf:rabitq", "unheard_of"]
-)
+@pytest.mark.parametrize("kind", ["hnsw:pq", "scan:pq_fast_scan", "ivf:rabitq", "unheard_of"])
 def test_what_has_no_gpu_form_stays_on_the_cpu(kind: str) -> None:
     plan = plan_placement(replace(EXACT, index_kind=kind), [CPU, gpu()])
     assert where(plan) == ("cpu",)
     assert plan.placement("index").reason == f"FAISS has no GPU form of {kind}"
     assert where(plan, "encoder") == ("cpu",)
+
+
+GRAPH = replace(
+    EXACT,
+    index_kind="hnsw",
+    index_bytes=GIB,
+    graph=GraphForm(degree=64, size_bytes=7 * GIB),
+)
+CUVS = replace(gpu(), has_cuvs=True)
+
+
+@pytest.mark.parametrize("kind", ["hnsw", "hnsw:sq8", "hnsw:fp16"])
+def test_a_graph_goes_to_a_gpu_where_faiss_has_cuvs(kind: str) -> None:
+    sizes = replace(GRAPH, index_kind=kind, has_even_labels=False)
+    index = plan_placement(sizes, [CPU, CUVS]).placement("index")
+    assert (index.devices, index.size_bytes, index.dtype) == (("gpu:0",), 7 * GIB, "float32")
+    index = plan_placement(sizes, [CPU, gpu()]).placement("index")
+    assert (index.devices, index.size_bytes) == (("cpu",), 5 * GIB)
+    assert f"no GPU form of {kind} without cuVS, which the extra `cuvs` has" in index.reason
+
+
+def test_a_graph_has_neither_16_bits_nor_parts() -> None:
+    short = [replace(gpu(number, 6.9), has_cuvs=True) for number in (0, 1)]
+    assert where(plan_placement(GRAPH, [CPU, *short], PLAIN)) == ("cpu",)
+
+
+def test_filters_and_large_k_of_a_graph_take_the_cpu() -> None:
+    plan = plan_placement(GRAPH, [CPU, CUVS])
+    assert largest_k(GRAPH) == 903
+    assert route(plan, "plain, k up to 903").place == "gpu"
+    assert route(plan, "k above 903").place == "cpu"
+    assert "1024 candidates" in route(plan, "k above 903").reason
+    assert route(plan, "with a filter").place == "cpu"
+    assert "filter takes away" in route(plan, "with a filter").reason
+    assert where(plan_placement(replace(GRAPH, shortlist=904), [CPU, CUVS])) == ("cpu",)
+
+
+@pytest.mark.parametrize(
+    ("ef_search", "num_labels", "reason"),
+    [
+        (1025, 10**6, "ef_search 1025 is above 1024"),
+        (64, 2048, "2048 labels are so few that a search compares every one"),
+    ],
+)
+def test_graphs_that_a_gpu_does_not_take_stay_on_the_cpu(
+    ef_search: int, num_labels: int, reason: str
+) -> None:
+    form = GraphForm.of(32, ef_search, num_labels=num_labels, width=128)
+    plan = plan_placement(replace(GRAPH, graph=form), [CPU, CUVS])
+    assert where(plan) == ("cpu",)
+    assert reason in plan.placement("index").reason
 
 
 def test_the_gpu_ignores_filters_so_they_take_the_cpu() -> None:
@@ -240,7 +292,7 @@ def test_a_machine_has_one_cpu() -> None:
 
 def test_every_decision_has_a_reason() -> None:
     for devices in ([CPU], [CPU, gpu()], [CPU, gpu(0, 1)], [CPU, gpu(0, 3), gpu(1, 3)]):
-        for sizes in (EXACT, IVF, replace(EXACT, index_kind="hnsw")):
+        for sizes in (EXACT, IVF, GRAPH):
             plan = plan_placement(sizes, devices, PLAIN)
             assert [p.part for p in plan.placements] == ["index", "encoder", "everything"]
             assert all(p.reason for p in plan.placements)
@@ -256,6 +308,7 @@ def test_the_sizes_of_a_bundle_are_those_of_its_manifest(tmp_path: Path, kind: s
     assert sizes.shortlist == manifest.stage("ranker").config["shortlist"]
     assert sizes.ram_bytes == manifest.memory.ram_bytes
     assert (sizes.index_bytes > 0) == (kind != "exact")
+    assert (sizes.graph is None) == (kind != "hnsw")
     parameters = {**manifest.index.parameters, "codes": "pq"}
     coded = manifest.index.model_copy(update={"parameters": parameters})
     assert Sizes.of(manifest.model_copy(update={"index": coded})).index_kind == f"{kind}:pq"
@@ -268,3 +321,13 @@ def test_the_devices_of_this_machine_begin_with_its_cpu() -> None:
     assert cpu.name == "cpu"
     assert cpu.free_bytes > 0
     assert [device.name for device in gpus] == [f"gpu:{i}" for i in range(len(gpus))]
+
+
+@pytest.mark.parametrize("cuvs", [False, True])
+def test_a_device_says_whether_faiss_searches_graphs_on_it(
+    monkeypatch: pytest.MonkeyPatch, cuvs: bool
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(faiss, "num_gpus", lambda: 1)
+    monkeypatch.setattr(faiss, "has_cuvs", lambda: cuvs)
+    assert [device.has_cuvs for device in detect_devices()] == [False, cuvs]

@@ -20,6 +20,9 @@ __all__ = [
 _PYTORCH = "install the build of torch that fits the driver, see https://pytorch.org/get-started"
 # What the wheels of `faiss-gpu` from 1.14.3 on were built for; newer GPUs take the last by PTX.
 _OLDEST_FAISS_GPU = (7, 0)
+# CUDA 13, which the wheels of `faiss-gpu-cuvs` are built for, has left out what is older.
+_OLDEST_FAISS_CUVS = (7, 5)
+_CUVS = "faiss-gpu-cuvs"
 _ARCHITECTURE = re.compile(r"(sm|compute)_([0-9]+)([0-9])[a-z]?")
 
 
@@ -71,19 +74,21 @@ def check_faiss_gpu(facts: Facts) -> Iterator[Finding]:
     if libraries.faiss_version is None:
         return
     build = f"FAISS {libraries.faiss_version} ({libraries.faiss_options})"
+    has_cuvs = _CUVS in facts.faiss_owners
+    package, oldest = (_CUVS, _OLDEST_FAISS_CUVS) if has_cuvs else ("faiss-gpu", _OLDEST_FAISS_GPU)
     if libraries.faiss_has_gpu and not libraries.faiss_gpus:
         message = "this build of FAISS is for GPUs, and finds none"
-        fix = "pip uninstall -y faiss-gpu; pip install 'motherlode[cpu]', unless a GPU is to come"
+        fix = f"pip uninstall -y {package}; pip install 'motherlode[cpu]', unless a GPU is to come"
         yield Finding("note", "faiss-gpu", message, build, fix)
     elif libraries.gpus and not libraries.faiss_has_gpu:
         message = "there is a GPU, but this build of FAISS is for CPUs alone"
         fix = "pip uninstall -y faiss-cpu; pip install 'motherlode[gpu]', to search on the GPU"
         yield Finding("note", "faiss-gpu", message, build, fix)
     for gpu in libraries.gpus if libraries.faiss_has_gpu else ():
-        if gpu.capability < _OLDEST_FAISS_GPU:
+        if gpu.capability < oldest:
             message = f"this GPU ({gpu.name}) is older than those that FAISS was built for"
-            seen = f"sm_{gpu.capability[0]}{gpu.capability[1]}; {build} starts at sm_70"
-            fix = "search on the CPU: pip uninstall -y faiss-gpu; pip install 'motherlode[cpu]'"
+            seen = f"{_sm(gpu.capability)}; {build} starts at {_sm(oldest)}"
+            fix = f"search on the CPU: pip uninstall -y {package}; pip install 'motherlode[cpu]'"
             yield Finding("warning", "gpu-architecture", message, seen, fix)
 
 
@@ -92,8 +97,13 @@ def check_cuda_runtimes(facts: Facts) -> Iterator[Finding]:
     names = sorted({PurePath(path).name for path in facts.libraries.cuda_runtimes})
     if len(names) > 1:
         message = "torch and FAISS bring CUDA runtimes of different versions into one process"
-        fix = "nothing, if it works; otherwise install a torch for the CUDA of faiss-gpu (12)"
+        theirs = f"{_CUVS} (13)" if _CUVS in facts.faiss_owners else "faiss-gpu (12)"
+        fix = f"nothing, if it works; otherwise install a torch for the CUDA of {theirs}"
         yield Finding("note", "cuda-runtimes", message, ", ".join(names), fix)
+
+
+def _sm(capability: tuple[int, int]) -> str:
+    return f"sm_{capability[0]}{capability[1]}"
 
 
 def _runs(gpu: Gpu, architecture: str) -> bool:

@@ -23,6 +23,7 @@ _REQUIREMENT = re.compile(r"\s*([A-Za-z0-9._-]+)\s*(?:\[[^]]*\])?\s*([^;]*)(?:;(
 _BOUND = re.compile(r"(>=|<)\s*([0-9]+(?:\.[0-9]+)*)")
 _RELEASE = re.compile(r"[0-9]+(?:\.[0-9]+)*")
 _SHOWN_FILES = 4
+_INSTALL = "pip install 'motherlode[cpu]' (or [gpu], or [cuvs])"
 
 
 def check_python(facts: Facts) -> Iterator[Finding]:
@@ -70,7 +71,7 @@ def check_faiss_packages(facts: Facts) -> Iterator[Finding]:
             check,
             "several packages install the module faiss, and overwrite each other's files",
             seen,
-            f"pip uninstall -y {' '.join(owners)}; pip install 'motherlode[cpu]' (or [gpu])",
+            f"pip uninstall -y {' '.join(owners)}; {_INSTALL}",
         )
     elif not owners and facts.libraries.faiss_version is None:
         yield from _missing_faiss(facts)
@@ -82,7 +83,7 @@ def check_faiss_packages(facts: Facts) -> Iterator[Finding]:
 
 
 def _missing_faiss(facts: Facts) -> Iterator[Finding]:
-    fix = "pip install 'motherlode[cpu]' (or [gpu])"
+    fix = _INSTALL
     if "torch" in facts.packages:
         message = "no package installs the module faiss: nothing can be trained, scored or served"
         yield Finding("error", "faiss-packages", message, "torch is there, FAISS is not", fix)

@@ -19,12 +19,14 @@ class Device:
         description: What it is, for people.
         free_bytes: Memory that is free now.
         has_faiss: Whether FAISS can search on it.
+        has_cuvs: Whether it can search graphs on it, by cuVS.
     """
 
     name: str
     description: str
     free_bytes: int
     has_faiss: bool = True
+    has_cuvs: bool = False
 
     @property
     def is_gpu(self) -> bool:
@@ -37,7 +39,7 @@ def detect_devices() -> tuple[Device, ...]:
     # Imported here: to read a manifest takes neither of them.
     import torch  # noqa: PLC0415
 
-    from motherlode.core.index.faiss import num_gpus  # noqa: PLC0415
+    from motherlode.core.index.faiss import has_cuvs, num_gpus  # noqa: PLC0415
 
     cores = len(os.sched_getaffinity(0))
     cpu = Device(name="cpu", description=f"{cores} cores", free_bytes=available_bytes())
@@ -50,6 +52,7 @@ def detect_devices() -> tuple[Device, ...]:
             # Without torch there is nobody to ask, so nothing is planned on it.
             free_bytes=torch.cuda.mem_get_info(number)[0] if number < num_torch else 0,
             has_faiss=number < num_faiss,
+            has_cuvs=number < num_faiss and has_cuvs(),
         )
         for number in range(max(num_torch, num_faiss))
     )

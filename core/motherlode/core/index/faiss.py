@@ -100,6 +100,11 @@ def num_gpus() -> int:
     return int(faiss.get_num_gpus()) if hasattr(faiss, "get_num_gpus") else 0
 
 
+def has_cuvs() -> bool:
+    """Whether this build of FAISS has cuVS, and with it a GPU form of graphs."""
+    return hasattr(faiss, "GpuIndexCagra")
+
+
 def has_gpu_build() -> bool:
     """Whether this build of FAISS could use GPUs, if there were any."""
     return hasattr(faiss, "StandardGpuResources")

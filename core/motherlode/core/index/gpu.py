@@ -18,10 +18,11 @@ from numpy.typing import NDArray
 from typing_extensions import override
 
 from motherlode.core.errors import UnsupportedError
+from motherlode.core.index.cagra import CagraIndex, graph_form_of
 from motherlode.core.index.coded import IvfIndex
 from motherlode.core.index.config import ExactConfig, IvfConfig, IvfFlatConfig, candidates_for
 from motherlode.core.index.faiss import faiss, is_spherical
-from motherlode.core.index.families import ExactIndex, IvfFlatIndex
+from motherlode.core.index.families import ExactIndex, HnswIndex, IvfFlatIndex
 from motherlode.core.index.index import MARGIN, LabelEmbeddings, LabelIndex, Shortlist
 from motherlode.core.index.placement import TEMP_BYTES
 from motherlode.core.index.planner import GPU_LIMIT
@@ -38,9 +39,12 @@ _SMALLEST_HALF = 2.0**-24
 def can_go_to_gpu(index: LabelIndex) -> bool:
     """Whether FAISS has a GPU form of an index: exact, IVF-Flat, IVF with `sq8`, `fp16` or `pq`.
 
-    Graphs, and the codes of `pq_fast_scan` and `rabitq`, stay on the CPU. So do codes of labels
-    whose lengths differ, since a GPU finds lists and compares codes by one metric alone.
+    A FAISS with cuVS has one of graphs, unless the labels are few; see `GraphForm`. The codes of
+    `pq_fast_scan` and `rabitq` stay on the CPU. So do codes of labels whose lengths differ, since
+    a GPU finds lists and compares codes by one metric alone.
     """
+    if isinstance(index, HnswIndex):
+        return hasattr(faiss, "GpuIndexCagra") and graph_form_of(index).refusal is None
     if isinstance(index, IvfIndex):
         return index.config.codes in _IVF_CODES and is_spherical(index._index)
     return isinstance(index, ExactIndex | IvfFlatIndex)
@@ -52,7 +56,7 @@ def to_gpu(
     *,
     fp16: bool = False,
     temp_bytes: int = TEMP_BYTES,
-) -> GpuIndex:
+) -> GpuIndex | CagraIndex:
     """An index that keeps the contract of `LabelIndex` and proposes on a GPU, or on several.
 
     Filters, more candidates or lists than a GPU takes, and embeddings whose values fp16 does not
@@ -62,7 +66,8 @@ def to_gpu(
         index: Kept, not changed.
         devices: Numbers of the GPUs; each of several holds a part of an exact index.
         fp16: Hold label embeddings in half precision, in half the memory. Exact answers stay so,
-            but a query whose hits lie too close together is scanned on the CPU.
+            but a query whose hits lie too close together is scanned on the CPU. A graph's never
+            are.
         temp_bytes: Buffer that FAISS takes on each GPU.
 
     Raises:
@@ -76,6 +81,8 @@ def to_gpu(
     for device in devices:
         if not 0 <= device < known:
             raise UnsupportedError(f"no GPU {device}: this FAISS sees {known}")
+    if isinstance(index, HnswIndex):
+        return CagraIndex(index, devices[0], _new_resources(temp_bytes))
     return GpuIndex(index, devices, fp16=fp16, temp_bytes=temp_bytes)
 
 
@@ -105,9 +112,10 @@ class GpuIndex(LabelIndex):
         if len(devices) == 1:
             options = faiss.GpuClonerOptions()
             options.useFloat16 = self._fp16
+            options.use_cuvs = False  # its forms have other limits, and have not been tried
             return faiss.index_cpu_to_gpu(self._resources[0], devices[0], source, options)
         options = faiss.GpuMultipleClonerOptions()
-        options.useFloat16, options.shard = self._fp16, True
+        options.useFloat16, options.shard, options.use_cuvs = self._fp16, True, False
         return faiss.index_cpu_to_gpu_multiple_py(self._resources, source, options, devices)
 
     @property

@@ -165,6 +165,11 @@ class LabelIndex(ABC):
         return self.config.kind == "exact"
 
     @property
+    def may_miss(self) -> float:
+        """Share of a bundle's golden hits, 0 to 1, that it may miss: it is not what gave them."""
+        return 0.0
+
+    @property
     def gpu_bytes(self) -> int:
         """Memory that it holds on GPUs, in bytes, without the buffers of FAISS."""
         return 0

@@ -8,6 +8,7 @@ from typing import Any, Literal, final
 from motherlode.core.errors import ConfigError
 from motherlode.core.index.config import IvfConfig, candidates_for
 from motherlode.core.index.devices import Device
+from motherlode.core.index.graph_form import GraphForm
 from motherlode.core.manifest import EMBEDDINGS_FILE, ENCODER_FILE, IndexInfo, Manifest
 
 # Buffer that FAISS gets on each GPU; left alone it takes up to 1.5 GiB.
@@ -29,6 +30,7 @@ class Sizes:
         labels_bytes: Of the label embeddings in float32.
         index_bytes: Of the index's own structure beside them.
         ram_bytes: Of all that is loaded into RAM if nothing is on a GPU.
+        graph: What a graph would be on a GPU; None for other families.
     """
 
     index_kind: str
@@ -40,6 +42,7 @@ class Sizes:
     labels_bytes: int
     index_bytes: int
     ram_bytes: int
+    graph: GraphForm | None = None
 
     @classmethod
     def of(cls, manifest: Manifest) -> Sizes:
@@ -59,12 +62,29 @@ class Sizes:
             labels_bytes=labels_bytes,
             index_bytes=max(0, memory.gpu_bytes - encoder_bytes - labels_bytes),
             ram_bytes=memory.ram_bytes,
+            graph=_graph_form(manifest) if index.kind == "hnsw" else None,
         )
 
     def gpu_index_bytes(self, *, is_fp16: bool) -> int:
-        """Of the index on a GPU: an exact one holds the embeddings, others what they always do."""
+        """Of the index on a GPU.
+
+        An exact one holds the embeddings, a graph has another form, others hold what they always
+        do.
+        """
+        if self.graph is not None:
+            return self.graph.size_bytes
         held = self.labels_bytes if self.index_kind == "exact" else self.index_bytes
         return held // 2 if is_fp16 else held
+
+
+def _graph_form(manifest: Manifest) -> GraphForm:
+    parameters, sizes = manifest.index.parameters, manifest.dimensions
+    return GraphForm.of(
+        int(parameters["num_neighbors"]),
+        int(parameters["ef_search"]),
+        num_labels=sizes.num_labels,
+        width=sizes.width,
+    )
 
 
 def _refine(index: IndexInfo) -> int:

@@ -2,9 +2,10 @@
 
 The rules are those of FAISS's GPU indexes without cuVS: some families have no GPU form; the others
 ignore filters without a word, and take no k or nprobe above 2048; each GPU loses memory to a buffer
-of FAISS; a reload holds the old and the new version at once. What the GPU cannot do right takes the
-CPU, where the whole index stays at hand: it is mapped, and the last scoring of every shortlist in
-float32 needs the label embeddings there anyway.
+of FAISS; a reload holds the old and the new version at once. Graphs alone use cuVS, and have a GPU
+form where FAISS was built with it. What the GPU cannot do right takes the CPU, where the whole
+index stays at hand: it is mapped, and the last scoring of every shortlist in float32 needs the
+label embeddings there anyway.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from collections.abc import Sequence
 
 from motherlode.core.errors import ConfigError
 from motherlode.core.index.devices import Device
+from motherlode.core.index.graph_form import GRAPH_LIMIT, GraphForm
 from motherlode.core.index.placement import Placement, Plan, Policy, Route, Sizes
 
 # Limit of the classic GPU indexes on k and nprobe.
@@ -23,6 +25,7 @@ _ON_GPU = {
     "exact": True,
     "ivf_flat": False,
     **dict.fromkeys(("ivf:sq8", "ivf:fp16", "ivf:pq"), False),
+    **dict.fromkeys(("hnsw", "hnsw:sq8", "hnsw:fp16"), False),
 }
 
 
@@ -88,19 +91,30 @@ def _why_not_on_gpu(sizes: Sizes, gpus: Sequence[Device], policy: Policy) -> str
         return "there is no GPU"
     if not any(gpu.has_faiss for gpu in gpus):
         return "this build of FAISS has no GPU support, whatever torch sees"
-    return _why_no_gpu_form(sizes)
+    return _why_no_gpu_form(sizes, has_cuvs=any(gpu.has_cuvs for gpu in gpus))
 
 
-def _why_no_gpu_form(sizes: Sizes) -> str | None:
+def _why_no_gpu_form(sizes: Sizes, *, has_cuvs: bool) -> str | None:
     if sizes.index_kind not in _ON_GPU:
         return f"FAISS has no GPU form of {sizes.index_kind}"
-    if ":" in sizes.index_kind and not sizes.has_even_labels:
+    if sizes.graph is not None and (refusal := _why_no_graph(sizes, sizes.graph, has_cuvs)):
+        return refusal
+    if sizes.index_kind.startswith("ivf:") and not sizes.has_even_labels:
         return "a GPU finds lists and compares codes by one metric, and lengths of labels differ"
     if (sizes.nprobe or 0) > GPU_LIMIT:
         return f"nprobe {sizes.nprobe} is above {GPU_LIMIT}, the limit on a GPU"
     if sizes.shortlist > largest_k(sizes):
         return f"the ranker's shortlist of {sizes.shortlist} is above the limit on a GPU"
     return None
+
+
+def _why_no_graph(sizes: Sizes, graph: GraphForm, has_cuvs: bool) -> str | None:
+    if has_cuvs:
+        return graph.refusal
+    return (
+        f"FAISS has no GPU form of {sizes.index_kind} without cuVS, which the extra `cuvs` has in "
+        "place of `cpu` or `gpu`"
+    )
 
 
 def _need(sizes: Sizes, policy: Policy, *, is_fp16: bool, parts: int = 1) -> int:
@@ -165,9 +179,15 @@ def largest_k(sizes: Sizes) -> int:
 
     As `GpuIndex` asks: k + 8, and an eighth of k more, or as many times k as codes are refined.
     """
-    if ":" in sizes.index_kind:
-        return min(GPU_LIMIT - 8, GPU_LIMIT // sizes.refine)
-    return (GPU_LIMIT - 8) * 8 // 9
+    limit = _limit(sizes)
+    if sizes.index_kind.startswith("ivf:"):
+        return min(limit - 8, limit // sizes.refine)
+    return (limit - 8) * 8 // 9
+
+
+def _limit(sizes: Sizes) -> int:
+    """Candidates that a GPU index gives at most."""
+    return GPU_LIMIT if sizes.graph is None else GRAPH_LIMIT
 
 
 def _routes(sizes: Sizes, index: Placement) -> tuple[Route, ...]:
@@ -179,12 +199,14 @@ def _routes(sizes: Sizes, index: Placement) -> tuple[Route, ...]:
         Route(
             queries="with a filter",
             place="cpu",
-            reason="FAISS's GPU indexes ignore filters without a word",
+            reason="FAISS's GPU indexes ignore filters without a word"
+            if sizes.graph is None
+            else "a walk on the CPU keeps as many more candidates as a filter takes away",
         ),
         Route(
             queries=f"k above {most}",
             place="cpu",
-            reason=f"a GPU index gives {GPU_LIMIT} candidates at most, some of them spare",
+            reason=f"a GPU index gives {_limit(sizes)} candidates at most, some of them spare",
         ),
     )
 

@@ -55,10 +55,6 @@ def test_faiss_is_imported_in_the_index_package_alone():
     assert [p for p in importers if not p.startswith("core/motherlode/core/index/")] == []
 
 
-# Between a process and those that it has started itself.
-PROCESSES_OF_JOBLIB = {"joblib.Parallel", "joblib.cpu_count", "joblib.delayed"}
-
-
 def test_no_module_brings_objects_back_from_pickles():
     wrong = [
         f"{relative(path)} imports {name}"
@@ -66,6 +62,5 @@ def test_no_module_brings_objects_back_from_pickles():
         for name in imported_modules(path)
         if name.partition(".")[0]
         in {"pickle", "dill", "cloudpickle", "joblib", "marshal", "shelve"}
-        and name not in PROCESSES_OF_JOBLIB
     ]
     assert wrong == []

@@ -2,24 +2,17 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
-from collections.abc import Callable, Sequence
-from typing import Any
-
 import numpy as np
 import pytest
-import torch
 from pydantic import ValidationError
 from scipy import sparse
 from sklearn.svm import LinearSVC
 
 from motherlode.core.queries import SparseQueries
 from motherlode.core.topk import TopK
-from motherlode.trainer import classifiers, processes
-from motherlode.trainer.classifiers import fit_classifiers, make_pairs
+from motherlode.trainer import classifiers
+from motherlode.trainer.classifiers import ClassifiersConfig, fit_classifiers, make_pairs
 from motherlode.trainer.data import PositiveRows
-from motherlode.trainer.linear_machines import ClassifiersConfig
 from tests.support.rankers import dense_weights
 
 NUM_QUERIES, NUM_FEATURES, NUM_LABELS = 300, 40, 12
@@ -49,28 +42,6 @@ def test_pairs_are_the_positives_and_the_wrong_hits_of_labels_with_queries() -> 
     pairs = make_pairs(positives, shortlist, 4)
     found = zip(pairs.labels_P.tolist(), pairs.rows_P.tolist(), pairs.is_true_P, strict=True)
     assert list(found) == [(0, 0, True), (0, 1, False), (2, 0, True), (2, 1, True), (2, 2, False)]
-
-
-def test_processes_find_the_bits_of_one_alone(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(classifiers, "_PAIRS_OF_BLOCK", 100)
-    config = ClassifiersConfig()
-    alone = fit_classifiers(config, *made_up(), NUM_LABELS)
-
-    def in_two(work: Callable[[Any], Any], tasks: Sequence[Any], *, most: int) -> list[Any]:
-        assert most == torch.get_num_threads()
-        return processes._shared_out(work, tasks, 2)
-
-    monkeypatch.setattr(classifiers, "in_processes", in_two)
-    monkeypatch.setattr(classifiers, "_BLOCKS_OF_TASK", 1)
-    together = fit_classifiers(config, *made_up(), NUM_LABELS)
-    for name in ("keys_W", "values_W", "biases_L"):
-        np.testing.assert_array_equal(getattr(together, name), getattr(alone, name))
-
-
-def test_a_process_that_fits_them_loads_neither_torch_nor_faiss() -> None:
-    code = "import sys, motherlode.trainer.linear_machines as m; print(*sys.modules)"
-    done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
-    assert not {"torch", "faiss"} & set(done.stdout.split())
 
 
 def test_each_classifier_is_the_one_that_liblinear_finds_for_its_label_alone() -> None:

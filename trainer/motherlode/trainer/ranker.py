@@ -8,7 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from motherlode.core.errors import ConfigError
 from motherlode.core.rankers import MOST_NEIGHBORS, TreeCorrection, TreeCorrectionConfig
-from motherlode.trainer.linear_machines import ClassifiersConfig
+from motherlode.trainer.classifiers import ClassifiersConfig
 from motherlode.trainer.negatives import Proposal
 
 # They take log_q into account such that the score itself becomes log p(y|x): added to it at

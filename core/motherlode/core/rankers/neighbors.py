@@ -28,6 +28,7 @@ NEIGHBORS_FILE = "neighbors.safetensors"
 NEIGHBORS_INDEX_FILE = "neighbors.faiss"
 # Each squares a neighbour's nearness: so it counts by the eighth power of its cosine.
 _SQUARINGS = 3
+# More take memory in every search, and say no more.
 MOST_NEIGHBORS = 1000
 _ROUNDING = 1e-3
 

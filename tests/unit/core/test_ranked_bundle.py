@@ -24,7 +24,7 @@ from motherlode.core.rankers import TreeCorrection, TreeCorrectionConfig
 from motherlode.core.retriever import Retriever
 from motherlode.core.topk import TopK
 from tests.support.bundles import SHORTLIST, forge_manifest, tiny_draft
-from tests.support.rankers import random_correction
+from tests.support.rankers import random_correction, random_ranker
 
 NUM_LABELS = 50
 RANKER_FILES = {
@@ -109,7 +109,7 @@ def test_hits_are_those_of_the_index_ranked_anew(
     shortlist = path.top_k(QUERIES, max(k, SHORTLIST))
     features = draft.featurizer.transform(QUERIES)
     assert draft.ranker is not None
-    expected = draft.ranker.rank(shortlist, features, k)
+    expected = draft.ranker.rank(shortlist, features, draft.encoder.encode(features), k)
     top = retriever.top_k(QUERIES, k)
     assert hits(top) == hits(expected)
     assert top.counts.tolist() == [k, 0, k, k]
@@ -171,12 +171,19 @@ def test_embeddings_are_refused_for_they_have_no_features(retriever: Retriever) 
 def test_features_too_large_for_a_finite_score_are_refused() -> None:
     ranker = random_correction(4, 20, SHORTLIST)
     shortlist = TopK(np.arange(20), np.ones(20, np.float32), np.array([20]))
-    good = np.ones((1, 4), np.float32)
-    assert np.isfinite(ranker.rank(shortlist, DenseQueries(good), 20).scores).all()
+    good, embeddings = np.ones((1, 4), np.float32), np.ones((1, 2), np.float32)
+    assert np.isfinite(ranker.rank(shortlist, DenseQueries(good), embeddings, 20).scores).all()
     for size in (3e38, -3e38):
         queries = DenseQueries(np.full((1, 4), size, np.float32))
         with pytest.raises(InvalidQueryError, match=r"queries\.features: expected values small"):
-            ranker.rank(shortlist, queries, 1)
+            ranker.rank(shortlist, queries, embeddings, 1)
+
+
+def test_neighbours_of_another_width_are_refused(tmp_path: Path) -> None:
+    draft = tiny_draft(ranker_kind="sparse_linear")
+    ranker = random_ranker("sparse_linear", draft.featurizer.num_features, NUM_LABELS, width=17)
+    with pytest.raises(BundleError, match="ranker: width is 17, expected 16"):
+        write_bundle(replace(draft, ranker=ranker), tmp_path / "bundle")
 
 
 def test_golden_answers_are_those_of_the_ranker(draft: BundleDraft, folder: Path) -> None:

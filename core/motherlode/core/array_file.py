@@ -87,31 +87,6 @@ def check_row(name: str, array: NDArray[Any], dtype: type[np.generic]) -> None:
         raise InvalidInputError(name, expected=expected, actual=actual)
 
 
-def check_compressed_rows(
-    offsets: tuple[str, NDArray[Any]], ids: tuple[str, NDArray[Any]], num_ids: int
-) -> None:
-    """Refuses what are no rows of ids, one after the other.
-
-    Args:
-        offsets: Name, and int64 [rows + 1]: where each row begins, and the last ends.
-        ids: Name, and int32 [ids]: 0 to num_ids, excluded.
-        num_ids: Of which there are so many different ones.
-
-    Raises:
-        InvalidInputError: If so; names the array.
-    """
-    check_row(*offsets, np.int64)
-    check_row(*ids, np.int32)
-    (name, starts), num_entries = offsets, len(ids[1])
-    ends = [*starts[:1].tolist(), *starts[-1:].tolist()]
-    if ends != [0, num_entries] or (starts[1:] < starts[:-1]).any():
-        raise InvalidInputError(name, expected=f"0 to {num_entries}, ascending", actual=ends)
-    smallest, largest = ids[1].min(initial=0), ids[1].max(initial=-1)
-    if smallest < 0 or largest >= num_ids:
-        actual = [int(smallest), int(largest)]
-        raise InvalidInputError(ids[0], expected=f"0 to {num_ids - 1}", actual=actual)
-
-
 def _map(path: Path, start: int, entry: dict[str, Any]) -> NDArray[Any]:
     first, last = entry["data_offsets"]
     dtype, shape = np.dtype(_DTYPES[entry["dtype"]]), entry["shape"]

@@ -12,6 +12,7 @@ from typing import final
 import numpy as np
 from numpy.typing import NDArray
 
+from motherlode.core.compressed_rows import offsets_of
 from motherlode.core.queries import FloatArray, IntArray
 
 
@@ -36,9 +37,7 @@ class TopK:
     @property
     def offsets(self) -> IntArray:
         """int64 [B + 1]: the hits of query i are offsets[i] to offsets[i + 1]."""
-        offsets = np.zeros(len(self.counts) + 1, np.int64)
-        np.cumsum(self.counts, out=offsets[1:])
-        return offsets
+        return offsets_of(self.counts)
 
     def row(self, i: int) -> tuple[IntArray, FloatArray]:
         """Labels and scores of query i."""

@@ -21,12 +21,12 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.sparse import csr_matrix
 
+from motherlode.core.compressed_rows import entries_of
 from motherlode.core.errors import InvalidInputError
 from motherlode.core.queries import Features, FloatArray, IntArray
 from motherlode.core.rankers import PADDING_BIAS, LabelTree
 from motherlode.trainer.batches import row_of_each
 from motherlode.trainer.data import PositiveRows
-from motherlode.trainer.data.rows import entries_of
 from motherlode.trainer.negatives import (
     AdversarialConfig,
     AnyNegativesConfig,

@@ -16,9 +16,9 @@ from scipy.sparse import csr_array
 from torch import Tensor
 from typing_extensions import override
 
+from motherlode.core.compressed_rows import entries_of
 from motherlode.core.queries import FloatArray, IntArray
 from motherlode.trainer.data import PositiveRows
-from motherlode.trainer.data.rows import entries_of
 from motherlode.trainer.negatives import Batch
 
 

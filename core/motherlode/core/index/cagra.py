@@ -21,7 +21,7 @@ from motherlode.core.index.families import HnswIndex
 from motherlode.core.index.graph_form import GRAPH_LIMIT, GraphForm, candidates_kept
 from motherlode.core.index.index import MARGIN, LabelEmbeddings, LabelIndex, Shortlist
 from motherlode.core.index.rescoring import largest_norm
-from motherlode.core.index.vectors import as_long_as_labels
+from motherlode.core.index.vectors import as_long_as_labels, centred
 from motherlode.core.queries import FloatArray, IntArray
 
 # What another graph than that of the CPU may miss of the golden hits.
@@ -64,7 +64,7 @@ class CagraIndex(LabelIndex):
         config.intermediate_graph_degree = 2 * self._form.degree
         graph = faiss.GpuIndexCagra(self._resources, self.width, faiss.METRIC_INNER_PRODUCT, config)
         # FAISS copies them to the GPU; this copy is not needed any more.
-        graph.train(_centred(self._labels_LD))
+        graph.train(_shortened(self._labels_LD))
         return graph
 
     @property
@@ -101,14 +101,13 @@ def graph_form_of(index: HnswIndex) -> GraphForm:
     )
 
 
-def _centred(labels_LD: FloatArray) -> FloatArray:
+def _shortened(labels_LD: FloatArray) -> FloatArray:
     """float32 [L, D]: labels less their mean, none longer than 1.
 
     Neither changes the order of a query's labels. See `HnswIndex` for why the mean is taken off;
     cuVS squares lengths, and the squares of large values have no place in a float32.
     """
-    mean_D = labels_LD.mean(axis=0, dtype=np.float64).astype(np.float32)
-    centred_LD: FloatArray = labels_LD - mean_D
+    centred_LD = centred(labels_LD)
     norm = largest_norm(centred_LD)
     if norm > 0:
         centred_LD /= np.float32(norm)

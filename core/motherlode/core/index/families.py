@@ -32,6 +32,7 @@ from motherlode.core.index.learned import LearnedIndex
 from motherlode.core.index.seal import check_seal
 from motherlode.core.index.vectors import (
     as_long_as_labels,
+    centred,
     widened,
     with_even_lengths,
 )
@@ -87,8 +88,7 @@ class HnswIndex(LabelIndex):
     @classmethod
     def build(cls, config: HnswConfig, labels: LabelEmbeddings, *, seed: int) -> HnswIndex:
         """See `build_index`."""
-        mean_D = labels.labels_LD.mean(axis=0, dtype=np.float64).astype(np.float32)
-        centred_LD = labels.labels_LD - mean_D
+        centred_LD = centred(labels.labels_LD)
         if config.codes != "flat":
             vectors_LW = widened(centred_LD, codes.padded_width(labels.width))
             return cls(config, codes.new_coded_graph(config, vectors_LW, seed=seed), labels)

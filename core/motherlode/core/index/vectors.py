@@ -39,6 +39,13 @@ def with_even_lengths(labels: LabelEmbeddings) -> tuple[FloatArray, bool]:
     return (labels.labels_LD if is_even else lengthened(labels, norms_L)), is_even
 
 
+def centred(labels_LD: FloatArray) -> FloatArray:
+    """float32 [L, D]: labels less their mean, which changes no order of a query's labels."""
+    mean_D = labels_LD.mean(axis=0, dtype=np.float64).astype(np.float32)
+    centred_LD: FloatArray = labels_LD - mean_D
+    return centred_LD
+
+
 def widened(vectors_LD: FloatArray, width: int) -> FloatArray:
     """float32 [L, W]: vectors with zeros added; themselves if none are missing."""
     if vectors_LD.shape[1] == width:

@@ -11,7 +11,7 @@ from typing import Any, Self, final
 import numpy as np
 from numpy.typing import NDArray
 
-from motherlode.core.array_file import check_compressed_rows
+from motherlode.core.compressed_rows import check_compressed_rows, entries_of
 from motherlode.core.queries import FloatArray, IntArray, SparseQueries
 from motherlode.core.topk import TopK
 
@@ -79,14 +79,11 @@ class LabelTexts:
 
         It is 0 where the text has none.
         """
-        firsts_N = self.offsets_L.take(shortlist.labels)
-        sizes_N = self.offsets_L.take(shortlist.labels + 1) - firsts_N
-        ends_N = np.cumsum(sizes_N)
-        places = np.arange(sizes_N.sum()) + np.repeat(firsts_N - ends_N + sizes_N, sizes_N)
-        features = self.features_T.take(places)
+        offsets_N, entries = entries_of(self.offsets_L, shortlist.labels)
+        features = self.features_T.take(entries)
         # How many of all up to each place their queries have, with a 0 before the first.
         found = np.zeros(len(features) + 1, np.int64)
-        of_query = np.concatenate([[0], ends_N]).take(shortlist.offsets).tolist()
+        of_query = offsets_N.take(shortlist.offsets).tolist()
         is_there_F = np.zeros(self.num_features, np.bool_)
         for i in range(len(shortlist)):
             indices_Q = queries.indices[queries.indptr[i] : queries.indptr[i + 1]]
@@ -95,8 +92,8 @@ class LabelTexts:
             found[1:][hits] = is_there_F.take(features[hits])
             is_there_F[indices_Q] = False
         np.cumsum(found, out=found)
-        counts_N = found.take(ends_N) - found.take(ends_N - sizes_N)
-        shares_N: FloatArray = (counts_N / np.maximum(sizes_N, 1)).astype(np.float32)
+        counts_N = np.diff(found.take(offsets_N))
+        shares_N: FloatArray = (counts_N / np.maximum(np.diff(offsets_N), 1)).astype(np.float32)
         return shares_N
 
     def with_texts(self, texts: SparseQueries) -> LabelTexts:

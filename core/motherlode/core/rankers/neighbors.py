@@ -18,7 +18,8 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
 from safetensors.numpy import save_file
 
-from motherlode.core.array_file import check_compressed_rows, map_arrays
+from motherlode.core.array_file import map_arrays
+from motherlode.core.compressed_rows import check_compressed_rows, entries_of
 from motherlode.core.errors import BundleError, InvalidInputError
 from motherlode.core.index import HnswConfig, LabelIndex, build_index, load_index
 from motherlode.core.queries import FloatArray, IntArray
@@ -152,11 +153,9 @@ class Neighbors:
         self, rows_K: IntArray, weights_K: NDArray[np.float64], places_L: IntArray
     ) -> tuple[IntArray, NDArray[np.float64]]:
         """The place of each label of each neighbour, and what that neighbour counts."""
-        firsts_K = self._offsets_T.take(rows_K)
-        sizes_K = self._offsets_T.take(rows_K + 1) - firsts_K
-        ends_K = np.cumsum(sizes_K)
-        entries = np.arange(ends_K[-1]) + np.repeat(firsts_K - ends_K + sizes_K, sizes_K)
-        return places_L.take(self._labels_P.take(entries)), np.repeat(weights_K, sizes_K)
+        offsets_K, entries = entries_of(self._offsets_T, rows_K)
+        weights = np.repeat(weights_K, np.diff(offsets_K))
+        return places_L.take(self._labels_P.take(entries)), weights
 
     def with_labels(self, num_more: int) -> Neighbors:
         """The same with so many more labels, which no training query has."""

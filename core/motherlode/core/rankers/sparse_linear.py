@@ -187,11 +187,11 @@ class SparseLinear(Ranker):
         """
         m = self.margins(shortlist, features)
         assert isinstance(features, SparseQueries), "the margins were made from them"
-        f = np.log1p(self.frequencies_L[shortlist.labels])
+        f = np.log1p(self.frequencies_L[shortlist.labels]).astype(np.float32)
         rows = [shortlist.scores, m, f, self.texts.shares(shortlist, features)]
         if self.neighbors is not None:
             rows.append(self.neighbors.shares(shortlist, embeddings_BD))
-        return np.stack(rows).astype(np.float32)
+        return np.stack(rows)
 
     def with_config(self, config: SparseLinearConfig) -> SparseLinear:
         """The same with another shortlist or join; without neighbours if it has none."""

@@ -9,9 +9,10 @@ from typing import final
 
 import numpy as np
 
+from motherlode.core.compressed_rows import offsets_of
 from motherlode.core.labels import LabelTable
 from motherlode.core.queries import IntArray
-from motherlode.trainer.data.rows import PositiveRows, offsets_of
+from motherlode.trainer.data.rows import PositiveRows
 
 
 @final

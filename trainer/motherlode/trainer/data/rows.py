@@ -10,6 +10,7 @@ from typing import final
 
 import numpy as np
 
+from motherlode.core.compressed_rows import entries_of
 from motherlode.core.queries import DenseQueries, IntArray, SparseQueries, TextQueries
 from motherlode.core.records import RecordQueries
 
@@ -38,29 +39,6 @@ class PositiveRows:
         """The positives of the chosen queries, in the given order."""
         indptr, entries = entries_of(self.indptr, chosen)
         return PositiveRows(indptr, self.indices[entries])
-
-
-def entries_of(indptr: IntArray, chosen: IntArray) -> tuple[IntArray, IntArray]:
-    """The offsets of the chosen rows, put together, and the old places of their entries.
-
-    Args:
-        indptr: int64 [B + 1].
-        chosen: int64 [C], row numbers in any order.
-
-    Returns:
-        int64 [C + 1] and int64 [entries].
-    """
-    starts = indptr[chosen]
-    lengths = indptr[chosen + 1] - starts
-    offsets = offsets_of(lengths)
-    return offsets, np.arange(offsets[-1]) + np.repeat(starts - offsets[:-1], lengths)
-
-
-def offsets_of(lengths: IntArray) -> IntArray:
-    """int64 [B + 1]: where each of B rows of these lengths begins, and the last ends."""
-    offsets = np.zeros(len(lengths) + 1, np.int64)
-    np.cumsum(lengths, out=offsets[1:])
-    return offsets
 
 
 def take_queries(queries: RecordQueries, chosen: IntArray) -> RecordQueries:

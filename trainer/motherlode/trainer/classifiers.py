@@ -2,7 +2,7 @@
 
 The machines of many labels are one problem with a block-diagonal matrix, so that the solver is
 called some hundred times and not once for each label. A block is small enough to stay near the
-processor.
+processor. While one block is solved, a thread makes the problem of the next.
 
 Shapes: B queries, F features, L labels, P pairs of a label and a query that it learns from.
 """
@@ -22,6 +22,7 @@ from scipy import sparse
 from motherlode.core.queries import IntArray, SparseQueries
 from motherlode.core.rankers import SparseWeights
 from motherlode.core.topk import TopK
+from motherlode.trainer.ahead import made_ahead
 from motherlode.trainer.data import PositiveRows
 
 _PAIRS_OF_BLOCK = 2000
@@ -67,6 +68,24 @@ class Pairs:
 
 @final
 @dataclass(frozen=True, slots=True, eq=False)
+class _Problem:
+    """The machines of one block of labels, as one.
+
+    Attributes:
+        matrix: float64 [P, N], N pairs of a label and a feature that meet.
+        is_true_P: As in Pairs.
+        labels_N: int64 [N].
+        features_N: int64 [N], feature F being the bias.
+    """
+
+    matrix: sparse.csr_matrix
+    is_true_P: NDArray[np.bool_]
+    labels_N: IntArray
+    features_N: IntArray
+
+
+@final
+@dataclass(frozen=True, slots=True, eq=False)
 class _Solution:
     """Weights of a block: label, feature and value of each, feature F being the bias."""
 
@@ -96,7 +115,9 @@ def fit_classifiers(
     """
     pairs = make_pairs(positives, shortlist, num_labels)
     matrix = _with_bias(queries)
-    solutions = [_solve(config, matrix, pairs.part(block)) for block in _blocks(pairs.labels_P)]
+    blocks = _blocks(pairs.labels_P)
+    problems = made_ahead(lambda block: _problem(matrix, pairs.part(block)), blocks)
+    solutions = [_solve(config, problem, queries.num_features) for problem in problems]
     return _weights(solutions, num_labels, queries.num_features)
 
 
@@ -139,25 +160,31 @@ def _with_bias(queries: SparseQueries) -> sparse.csr_matrix:
     return sparse.hstack([matrix, np.ones((len(queries), 1), np.float32)], format="csr")
 
 
-def _solve(config: ClassifiersConfig, matrix: sparse.csr_matrix, pairs: Pairs) -> _Solution:
-    """The machines of one block of labels."""
+def _problem(matrix: sparse.csr_matrix, pairs: Pairs) -> _Problem:
     rows = matrix[pairs.rows_P]
     num_pairs, num_columns = rows.shape
-    bias = num_columns - 1
     labels, places_P = np.unique(pairs.labels_P, return_inverse=True)
-    if pairs.is_true_P.all():
-        # Nothing to tell apart: the margin is that of the true.
-        return _Solution(labels, np.full(len(labels), bias), np.ones(len(labels)))
     # A column for each label and feature that meet in a pair.
     keys = np.repeat(places_P, np.diff(rows.indptr)) * num_columns + rows.indices
     columns, indices = _distinct(keys)
     problem = sparse.csr_matrix(
         (rows.data.astype(np.float64), indices, rows.indptr), (num_pairs, len(columns))
     )
-    weights = _liblinear(config, problem, pairs.is_true_P)
-    places, of_columns = np.divmod(columns, num_columns)
-    is_kept = (np.abs(weights) >= config.smallest_weight) | (of_columns == bias)
-    return _Solution(labels[places[is_kept]], of_columns[is_kept], weights[is_kept])
+    places_N, features_N = np.divmod(columns, num_columns)
+    return _Problem(problem, pairs.is_true_P, labels[places_N], features_N)
+
+
+def _solve(config: ClassifiersConfig, problem: _Problem, num_features: int) -> _Solution:
+    is_bias_N = problem.features_N == num_features
+    if problem.is_true_P.all():
+        # Nothing to tell apart: the margin is that of the true.
+        weights_N, is_kept_N = np.ones(len(is_bias_N)), is_bias_N
+    else:
+        weights_N = _liblinear(config, problem)
+        is_kept_N = (np.abs(weights_N) >= config.smallest_weight) | is_bias_N
+    return _Solution(
+        problem.labels_N[is_kept_N], problem.features_N[is_kept_N], weights_N[is_kept_N]
+    )
 
 
 def _distinct(keys: IntArray) -> tuple[IntArray, NDArray[np.int32]]:
@@ -172,9 +199,7 @@ def _distinct(keys: IntArray) -> tuple[IntArray, NDArray[np.int32]]:
     return packed[is_first], inverse
 
 
-def _liblinear(
-    config: ClassifiersConfig, problem: sparse.csr_matrix, is_true_P: NDArray[np.bool_]
-) -> NDArray[np.float64]:
+def _liblinear(config: ClassifiersConfig, problem: _Problem) -> NDArray[np.float64]:
     # It takes a second to import, which no other ranker should cost.
     from sklearn import config_context  # noqa: PLC0415
     from sklearn.exceptions import ConvergenceWarning  # noqa: PLC0415
@@ -193,8 +218,9 @@ def _liblinear(
     with unchecked, warnings.catch_warnings():
         # To stop early costs no quality here, and much less time.
         warnings.simplefilter("ignore", ConvergenceWarning)
-        weights: NDArray[np.float64] = machine.fit(problem, is_true_P.astype(np.float32)).coef_[0]
-    return weights
+        machine.fit(problem.matrix, problem.is_true_P.astype(np.float32))
+    weights_N: NDArray[np.float64] = machine.coef_[0]
+    return weights_N
 
 
 def _weights(solutions: list[_Solution], num_labels: int, num_features: int) -> SparseWeights:

@@ -44,6 +44,11 @@ class StringColumn(Sequence[str]):
         """The Arrow array, of type large_string."""
         return self._array
 
+    @cached_property
+    def mean_bytes(self) -> float:
+        """Bytes that a string takes, on average; there must be one."""
+        return float(self._array.nbytes / len(self))
+
     def take(self, rows: IntArray) -> list[str]:
         """The strings at int64 [N] rows, in their order."""
         array = self._array
@@ -85,8 +90,8 @@ class LabelTable:
     def __init__(
         self, keys: Sequence[str], texts: Sequence[str] | None, frequencies: IntArray
     ) -> None:
-        self.keys: Sequence[str] = StringColumn.of(keys)
-        self.texts: Sequence[str] | None = None if texts is None else StringColumn.of(texts)
+        self.keys = StringColumn.of(keys)
+        self.texts = None if texts is None else StringColumn.of(texts)
         self.frequencies = frequencies
         lengths = {len(keys), len(frequencies), len(keys) if texts is None else len(texts)}
         if len(lengths) != 1:
@@ -96,6 +101,11 @@ class LabelTable:
 
     def __len__(self) -> int:
         return self._length
+
+    @property
+    def shown(self) -> StringColumn:
+        """What is shown of each label: its text, or its key where labels have no texts."""
+        return self.keys if self.texts is None else self.texts
 
     def row_of(self, key: str) -> int:
         """The row of the label with this key.
@@ -112,11 +122,11 @@ class LabelTable:
 
     def keys_of(self, rows: IntArray) -> list[str]:
         """The keys at int64 [N] rows."""
-        return StringColumn.of(self.keys).take(rows)
+        return self.keys.take(rows)
 
     def texts_of(self, rows: IntArray) -> list[str]:
         """The texts at int64 [N] rows; the keys where the table has no texts."""
-        return StringColumn.of(self.keys if self.texts is None else self.texts).take(rows)
+        return self.shown.take(rows)
 
     def save(self, path: Path) -> None:
         """Writes an Arrow file with the columns `key`, `text` and `frequency`.
@@ -129,12 +139,8 @@ class LabelTable:
                 f"label keys are not distinct: {self._first_repeated_key()!r} is repeated"
             )
         texts = self.texts
-        text = (
-            pa.nulls(len(self), pa.large_string())
-            if texts is None
-            else StringColumn.of(texts).arrow
-        )
-        columns = [StringColumn.of(self.keys).arrow, text, pa.array(self.frequencies, pa.int64())]
+        text = pa.nulls(len(self), pa.large_string()) if texts is None else texts.arrow
+        columns = [self.keys.arrow, text, pa.array(self.frequencies, pa.int64())]
         batch = pa.record_batch(columns, names=_COLUMNS)
         with pa.OSFile(str(path), "wb") as sink, pa.ipc.new_file(sink, batch.schema) as writer:
             writer.write_batch(batch)

@@ -11,6 +11,7 @@ from typing import Annotated, Any, Literal, final
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
+from motherlode.core.digests import blocks_of_file, take_in
 from motherlode.core.documents import read_json
 from motherlode.core.errors import BundleError, UnsupportedFormatError, shorten
 
@@ -76,9 +77,9 @@ class FileEntry(_Frozen):
     @classmethod
     def of(cls, path: Path) -> FileEntry:
         """The entry that the file at `path` should have."""
-        with path.open("rb") as file:
-            digest = hashlib.file_digest(file, "sha256").hexdigest()
-        return cls(size_bytes=path.stat().st_size, sha256=digest)
+        digest = hashlib.sha256()
+        take_in(digest, blocks_of_file(path))
+        return cls(size_bytes=path.stat().st_size, sha256=digest.hexdigest())
 
 
 @final

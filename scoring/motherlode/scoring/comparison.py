@@ -12,7 +12,7 @@ import numpy as np
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from motherlode.core.labels import LabelTable, StringColumn
+from motherlode.core.labels import LabelTable
 from motherlode.core.queries import IntArray
 from motherlode.core.topk import TopK
 
@@ -67,7 +67,7 @@ class Comparison:
 
 def rows_in(first: LabelTable, second: LabelTable) -> IntArray:
     """int64 [L of second]: for each label its row in `first` by key; -1 where it has none."""
-    keys, known = (StringColumn.of(table.keys).arrow for table in (second, first))
+    keys, known = (table.keys.arrow for table in (second, first))
     rows: IntArray = pc.fill_null(pc.index_in(keys, value_set=known), -1).to_numpy()
     return rows.astype(np.int64)
 

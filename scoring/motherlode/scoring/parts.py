@@ -14,7 +14,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from motherlode.core.labels import LabelTable, StringColumn
+from motherlode.core.labels import LabelTable
 from motherlode.core.topk import TopK, concatenate
 from motherlode.scoring.records import RunRecord
 
@@ -38,9 +38,9 @@ class PartFormat:
     def __init__(self, run: RunRecord, labels: LabelTable) -> None:
         self.run = run
         self.rows_per_group = max(1, min(ROWS_PER_GROUP, HITS_PER_GROUP // run.k))
-        self._names = {"label_keys": StringColumn.of(labels.keys).arrow}
+        self._names = {"label_keys": labels.keys.arrow}
         if labels.texts is not None:
-            self._names["label_texts"] = StringColumn.of(labels.texts).arrow
+            self._names["label_texts"] = labels.texts.arrow
         self.schema = _schema(run, list(self._names))
 
     def table(self, ids: list[str], top: TopK) -> pa.Table:

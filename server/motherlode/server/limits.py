@@ -12,7 +12,6 @@ from typing import NoReturn
 
 from motherlode.core.errors import InvalidQueryError, RequestTooLargeError
 from motherlode.core.index import LabelFilter
-from motherlode.core.labels import LabelTable, StringColumn
 from motherlode.core.queries import (
     DenseQueries,
     EmbeddingQueries,
@@ -85,16 +84,6 @@ def held_bytes(queries: Queries, label_filter: LabelFilter | None) -> int:
             return num_bytes + queries.embeddings_BD.nbytes
 
 
-def key_bytes(labels: LabelTable) -> float:
-    """Bytes that the key of a label takes, on average."""
-    return _mean_bytes(labels.keys)
-
-
-def text_bytes(labels: LabelTable) -> float:
-    """Bytes that the text of a label takes, on average; of its key where labels have no texts."""
-    return _mean_bytes(labels.keys if labels.texts is None else labels.texts)
-
-
 def check_answer_size(size_bytes: int, config: ServerConfig) -> None:
     """Refuses an answer that is larger than a message may be.
 
@@ -110,8 +99,3 @@ def check_answer_size(size_bytes: int, config: ServerConfig) -> None:
 def fail(field: str, expected: str, actual: object) -> NoReturn:
     """Raises the InvalidQueryError that names this field."""
     raise InvalidQueryError(field, expected=expected, actual=actual)
-
-
-def _mean_bytes(texts: Sequence[str]) -> float:
-    column = StringColumn.of(texts)
-    return float(column.arrow.nbytes / len(column))

@@ -32,8 +32,6 @@ from motherlode.server.limits import (
     check_num_queries,
     check_texts,
     fail,
-    key_bytes,
-    text_bytes,
 )
 from motherlode.server.reception import Asked, Dialect
 from motherlode.server.slot import Catalog, ServedVersion
@@ -254,7 +252,8 @@ def _check_response_size(
     """Refuses at once what would be found too large after the work is done."""
     hit_bytes: float = 4 + max(1, (len(labels).bit_length() + 6) // 7)
     for field in request.label_fields:
-        hit_bytes += text_bytes(labels) if field == pb.LABEL_FIELD_TEXT else key_bytes(labels)
+        names = labels.shown if field == pb.LABEL_FIELD_TEXT else labels.keys
+        hit_bytes += names.mean_bytes
     estimate = _FIXED_RESPONSE_BYTES + num_queries * (2 + request.k * hit_bytes)
     check_answer_size(int(estimate), config)
 

@@ -8,7 +8,7 @@ import pyarrow as pa
 import pytest
 
 from motherlode.core.errors import BundleError, NotFoundError
-from motherlode.core.labels import LabelTable
+from motherlode.core.labels import LabelTable, StringColumn
 
 
 def make_table(*, texts: bool = True) -> LabelTable:
@@ -113,3 +113,13 @@ def test_an_arrow_file_with_other_content_is_refused(
         writer.write_batch(batch)
     with pytest.raises(BundleError, match=reason):
         LabelTable.load(path)
+
+
+def test_what_is_shown_of_labels_are_their_texts_or_else_their_keys() -> None:
+    frequencies = np.array([1, 2])
+    assert list(LabelTable(["a", "b"], ["x", "y"], frequencies).shown) == ["x", "y"]
+    assert list(LabelTable(["a", "b"], None, frequencies).shown) == ["a", "b"]
+
+
+def test_a_string_takes_its_bytes_and_an_offset_on_average() -> None:
+    assert StringColumn.of(["é" * 50, "", "ab" * 25, "a"]).mean_bytes == 151 / 4 + 8

@@ -14,13 +14,13 @@ import os
 import struct
 from pathlib import Path
 
+from motherlode.core.digests import take_in
 from motherlode.core.errors import BundleError
 from motherlode.core.queries import FloatArray
 
 _MAGIC = b"MLINDEX1"
 _LAYOUT = struct.Struct("<8sQQ16s")
 SEAL_BYTES = _LAYOUT.size
-_BLOCK_LABELS = 1 << 14
 
 
 def seal(path: Path, labels_LD: FloatArray) -> None:
@@ -61,6 +61,5 @@ def check_seal(path: Path, labels_LD: FloatArray) -> None:
 
 def _fingerprint(labels_LD: FloatArray) -> bytes:
     digest = hashlib.blake2b(digest_size=16)
-    for i in range(0, len(labels_LD), _BLOCK_LABELS):
-        digest.update(labels_LD[i : i + _BLOCK_LABELS].data)
+    take_in(digest, [labels_LD.data])
     return digest.digest()

@@ -18,7 +18,7 @@ from motherlode.core.retriever import Retriever
 from motherlode.core.topk import TopK
 from motherlode.inference import open_inference_pb2 as pb
 from motherlode.server.config import ServerConfig
-from motherlode.server.limits import check_answer_size, fail, key_bytes
+from motherlode.server.limits import check_answer_size, fail
 from motherlode.server.open_inference.tensors import TensorSpec, write_output
 
 OUTPUTS = ("ids", "scores", "labels", "counts")
@@ -78,7 +78,7 @@ def check_outputs_size(
     names = _names_of_outputs(request)
     row_bytes = sum(_ELEMENT_BYTES[name] * (1 if name == "counts" else k) for name in names)
     if "labels" in names:
-        row_bytes += int(k * key_bytes(retriever.labels))
+        row_bytes += int(k * retriever.labels.keys.mean_bytes)
     check_answer_size(_FIXED_RESPONSE_BYTES + num_queries * row_bytes, config)
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Protocol
 
@@ -17,20 +16,19 @@ class Digest(Protocol):
         """Takes in more."""
 
 
-def take_in(digest: Digest, blocks: Iterable[memoryview]) -> None:
+def take_in(digest: Digest, data: memoryview) -> None:
     """Updates a digest with bytes, and gives way after every quarter of a mebibyte."""
-    for block in blocks:
-        flat = block.cast("B")
-        for start in range(0, len(flat), _BLOCK_BYTES):
-            digest.update(flat[start : start + _BLOCK_BYTES])
-            # Linux lets a thread that computes without a pause finish a slice of some milliseconds
-            # before another that woke meanwhile, whatever their priorities: a server's calls would
-            # wait for the hashes of a version that it loads.
-            os.sched_yield()
+    flat = data.cast("B")
+    for start in range(0, len(flat), _BLOCK_BYTES):
+        digest.update(flat[start : start + _BLOCK_BYTES])
+        # Linux lets a thread that computes without a pause finish a slice of some milliseconds
+        # before another that woke meanwhile, whatever their priorities: a server's calls would
+        # wait for the hashes of a version that it loads.
+        os.sched_yield()
 
 
-def blocks_of_file(path: Path) -> Iterator[memoryview]:
-    """The bytes of a file; each block is overwritten by the next.
+def take_in_file(digest: Digest, path: Path) -> None:
+    """As `take_in`, with the bytes of a file.
 
     Raises:
         OSError: If it cannot be read.
@@ -38,4 +36,4 @@ def blocks_of_file(path: Path) -> Iterator[memoryview]:
     block = memoryview(bytearray(_BLOCK_BYTES))
     with path.open("rb", buffering=0) as file:
         while num_bytes := file.readinto(block):
-            yield block[:num_bytes]
+            take_in(digest, block[:num_bytes])

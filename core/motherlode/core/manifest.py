@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal, final
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
-from motherlode.core.digests import blocks_of_file, take_in
+from motherlode.core.digests import take_in_file
 from motherlode.core.documents import read_json
 from motherlode.core.errors import BundleError, UnsupportedFormatError, shorten
 
@@ -78,7 +78,7 @@ class FileEntry(_Frozen):
     def of(cls, path: Path) -> FileEntry:
         """The entry that the file at `path` should have."""
         digest = hashlib.sha256()
-        take_in(digest, blocks_of_file(path))
+        take_in_file(digest, path)
         return cls(size_bytes=path.stat().st_size, sha256=digest.hexdigest())
 
 

@@ -157,11 +157,10 @@ def _index(parent: LabelIndex, labels_LD: FloatArray, seed: int) -> LabelIndex:
 
 def _joined(labels: LabelTable, added: LabelTable) -> LabelTable:
     """Both tables as one; labels that were known by key alone have that as their text."""
-    texts = labels.keys if labels.texts is None else labels.texts
     assert added.texts is not None
     return LabelTable(
         [*labels.keys, *added.keys],
-        [*texts, *added.texts],
+        [*labels.shown, *added.texts],
         np.concatenate([labels.frequencies, added.frequencies]),
     )
 

@@ -61,5 +61,5 @@ def check_seal(path: Path, labels_LD: FloatArray) -> None:
 
 def _fingerprint(labels_LD: FloatArray) -> bytes:
     digest = hashlib.blake2b(digest_size=16)
-    take_in(digest, [labels_LD.data])
+    take_in(digest, labels_LD.data)
     return digest.digest()

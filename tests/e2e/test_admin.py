@@ -61,10 +61,10 @@ class Held:
         self.released.set()
         self._patch.setattr("motherlode.server.intake.warm_up", warm_up)
 
-    def _warm_up(self, retriever: Retriever, max_batch: int) -> None:
+    def _warm_up(self, retriever: Retriever, max_batch: int) -> float:
         self.entered.set()
         assert self.released.wait(TIMEOUT_S)
-        warm_up(retriever, max_batch)
+        return warm_up(retriever, max_batch)
 
 
 async def scan(server: RunningServer) -> None:

@@ -233,10 +233,10 @@ async def test_a_server_is_not_ready_before_its_models_are_warm(
 ) -> None:
     entered, released = threading.Event(), threading.Event()
 
-    def slow_warm_up(*arguments: Any) -> None:
+    def slow_warm_up(*arguments: Any) -> float:
         entered.set()
         assert released.wait(TIMEOUT_S)
-        warm_up(*arguments)
+        return warm_up(*arguments)
 
     monkeypatch.setattr("motherlode.server.intake.warm_up", slow_warm_up)
     config = load_config(

@@ -6,6 +6,7 @@ import asyncio
 import gc
 import json
 import shutil
+import threading
 import weakref
 from collections.abc import Callable
 from pathlib import Path
@@ -268,6 +269,19 @@ async def test_of_many_bad_versions_the_newest_are_told(repository: Path) -> Non
     assert "000007" in error
     assert "000004" not in error
     assert error.endswith("; and 3 more")
+
+
+async def test_a_retired_version_is_freed_beside_the_event_loop(repository: Path) -> None:
+    async with running_server(repository, kept_versions=0) as server:
+        freed_in: list[str] = []
+        weakref.finalize(
+            server.current().retriever,
+            lambda: freed_in.append(threading.current_thread().name),
+        )
+        publish_tiny(repository, seed=1)
+        await scan(server)
+        await server.server.watcher.wait_retired()
+        assert [name.startswith("motherlode-loader") for name in freed_in] == [True]
 
 
 async def test_models_appear_and_vanish_while_the_server_runs(repository: Path) -> None:

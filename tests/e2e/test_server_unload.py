@@ -179,10 +179,10 @@ async def test_what_was_being_loaded_does_not_stay(
 ) -> None:
     entered, released = threading.Event(), threading.Event()
 
-    def held(retriever: Retriever, max_batch: int) -> None:
+    def held(retriever: Retriever, max_batch: int) -> float:
         entered.set()
         assert released.wait(TIMEOUT_S)
-        warm_up(retriever, max_batch)
+        return warm_up(retriever, max_batch)
 
     async with running_server(repository, reload_policy=policy) as server:
         publish_tiny(repository, seed=1)

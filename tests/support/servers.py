@@ -20,6 +20,7 @@ from motherlode.core.queries import Queries
 from motherlode.core.query_path import StageTimes
 from motherlode.core.retriever import Retriever
 from motherlode.core.topk import TopK
+from motherlode.server import batcher
 from motherlode.server.app import Readiness, Server
 from motherlode.server.config import load_config
 from motherlode.server.slot import ServedVersion
@@ -114,13 +115,17 @@ class Barrier:
         self._retriever = retriever
         self._entered = threading.Semaphore(0)
         self._released = threading.Event()
+        self._quick_s = batcher._QUICK_S
 
     def __enter__(self) -> Self:
+        # What waits is to be the engine's thread; the event loop takes quick queries itself.
+        batcher._QUICK_S = 0.0
         vars(self._retriever)["top_k"] = self._wait
         return self
 
     def __exit__(self, *exception: object) -> None:
         self.release()
+        batcher._QUICK_S = self._quick_s
         del vars(self._retriever)["top_k"]
 
     def wait_entered(self) -> None:

@@ -18,7 +18,7 @@ from motherlode.core.retriever import Retriever
 
 _SAMPLE_QUERIES = 256
 _BATCH_SIZES = (1, 8, 64)
-_ROUNDS = 5
+_ROUNDS = 3
 # Batches faster than this are fast enough, and too short to compare.
 _NEGLIGIBLE_S = 0.002
 
@@ -65,12 +65,23 @@ class Figure:
         return f"{self.name} is {self.value:.4g}, expected at {side} {self.bound:.4g}"
 
 
-def warm_up(retriever: Retriever, max_batch: int) -> None:
-    """Asks batches of 1, 2, 4, ... queries up to the largest, so that no caller comes first."""
+def warm_up(retriever: Retriever, max_batch: int) -> float:
+    """Asks batches of 1, 2, 4, ... queries up to the largest, so that no caller comes first.
+
+    Returns:
+        Seconds that a single query may take from then on.
+    """
     size = 1
     while size <= max_batch:
         _ask(retriever, size)
         size *= 2
+    return max(_time_single(retriever) for _ in range(_ROUNDS))
+
+
+def _time_single(retriever: Retriever) -> float:
+    started = time.thread_time()
+    _ask(retriever, 1)
+    return time.thread_time() - started
 
 
 def check_gate(

@@ -57,6 +57,16 @@ class _UnwantedError(Exception):
 
 @final
 @dataclass(frozen=True, slots=True)
+class _Loaded:
+    """A version that may serve, and what was measured of it."""
+
+    retriever: Retriever
+    single_query_s: float
+    figures: tuple[Figure, ...]
+
+
+@final
+@dataclass(frozen=True, slots=True)
 class Progress:
     """The version that is coming in, and how far it has come."""
 
@@ -146,12 +156,12 @@ class Intake:
             if await self._admit(slot, version, may_drain=False) is not Way.BESIDE:
                 reason = "there is no room beside the versions that are loaded"
                 raise StageError("admit", AdmissionError(reason))
-            _, figures = await self._load(slot, version)
+            loaded = await self._load(slot, version)
         except StageError as error:
             return self._describe(slot.model, version, error, ())
         finally:
             self.progress = None
-        return figures
+        return loaded.figures
 
     def forget(self, model: str, *, but: Collection[int] = ()) -> None:
         """Forgets the failures of a model, but for those of some versions."""
@@ -170,11 +180,10 @@ class Intake:
             return
         if way is Way.WITHOUT_KEPT:
             await self._drop(slot, slot.kept)
-        retriever, _ = await self._load(slot, version)
-        self._put(slot, retriever, place)
+        self._put(slot, await self._load(slot, version), place)
 
-    def _put(self, slot: Slot, retriever: Retriever, place: Place) -> None:
-        served = self._served(retriever)
+    def _put(self, slot: Slot, loaded: _Loaded, place: Place) -> None:
+        served = self._served(loaded)
         if slot.is_unloaded:
             self._retirement.begin([served])
             raise _UnwantedError
@@ -202,16 +211,15 @@ class Intake:
         try:
             await self._drain(slot, Progress(slot.model, version, "drain"), is_wanted)
             try:
-                retriever, _ = await self._load(slot, version)
+                loaded = await self._load(slot, version)
             except StageError as error:
                 failure = error
             else:
-                self._put(slot, retriever, place)
+                self._put(slot, loaded, place)
                 return
             # There is no room for the new version beside the old one.
             failure.forget_frames()
-            restored, _ = await self._load(slot, former)
-            self._put(slot, restored, place)
+            self._put(slot, await self._load(slot, former), place)
             raise failure
         finally:
             slot.is_draining = False
@@ -236,18 +244,18 @@ class Intake:
         while leaving:
             await self._retirement.let_go(leaving.pop())
 
-    async def _load(self, slot: Slot, version: int) -> tuple[Retriever, tuple[Figure, ...]]:
+    async def _load(self, slot: Slot, version: int) -> _Loaded:
         """A version that went through all stages after it was admitted."""
         folder = self._repository.path_of(slot.model, version)
         at = partial(Progress, slot.model, version)
         serving = None if slot.current is None else slot.current.retriever
         largest = self._config.max_batch_queries
         retriever = await self._stage(at("load"), lambda: self._read(folder, slot.model, version))
-        await self._stage(at("warmup"), lambda: warm_up(retriever, largest))
+        single_s = await self._stage(at("warmup"), lambda: warm_up(retriever, largest))
         figures = await self._stage(
             at("gate"), lambda: check_gate(retriever, serving, self._limits, max_batch=largest)
         )
-        return retriever, figures
+        return _Loaded(retriever, single_s, figures)
 
     async def _stage(self, progress: Progress, work: Callable[[], _Result]) -> _Result:
         """Does one stage in the thread, and times it."""
@@ -281,7 +289,8 @@ class Intake:
             ],
         )
 
-    def _served(self, retriever: Retriever) -> ServedVersion:
+    def _served(self, loaded: _Loaded) -> ServedVersion:
+        retriever = loaded.retriever
         manifest = retriever.manifest
         meters = self._meters.version(retriever.model, retriever.version)
         meters.describe(
@@ -290,7 +299,7 @@ class Intake:
             ram_bytes=manifest.memory.ram_bytes,
             gpu_bytes=retriever.path.index.gpu_bytes,
         )
-        return ServedVersion(retriever, meters)
+        return ServedVersion(retriever, meters, duration_s=loaded.single_query_s)
 
     def _describe(
         self, model: str, version: int, error: StageError, files: Fingerprint

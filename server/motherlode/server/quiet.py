@@ -3,24 +3,19 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import sys
 import threading
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import suppress
 from typing import Any, TypeVar, final
 
 import torch
 
 from motherlode.core.index import limit_index_threads
+from motherlode.server.priority import lower_priority
 
 _Result = TypeVar("_Result")
 
-# About a tenth of a normal thread's share of a busy processor. With less, a thread that was
-# interrupted while it held Python's lock would keep everybody waiting for much longer.
-_NICE = 10
-_NICEST = 19
 # For which a thread may keep Python's lock from others, while this work is done and otherwise.
 _TURN_S = 0.0001
 _USUAL_TURN_S = sys.getswitchinterval()
@@ -64,16 +59,6 @@ def _in_short_turns(work: Callable[[], _Result]) -> _Result:
         return work()
     finally:
         sys.setswitchinterval(_USUAL_TURN_S)
-
-
-def lower_priority() -> None:
-    """Lets this thread give way to others, where the system has priorities of threads."""
-    if sys.platform == "linux":
-        with suppress(OSError):
-            # On Linux this is the priority of one thread.
-            thread = threading.get_native_id()
-            nice = os.getpriority(os.PRIO_PROCESS, thread) + _NICE
-            os.setpriority(os.PRIO_PROCESS, thread, min(nice, _NICEST))
 
 
 def _give_way() -> None:

@@ -27,7 +27,7 @@ from motherlode.core.queries import FloatArray, Queries
 from motherlode.core.retriever import Retriever
 from motherlode.server.call import Answer, Call
 from motherlode.server.metrics import Meters, VersionMeters
-from motherlode.server.quiet import lower_priority
+from motherlode.server.priority import lower_priority
 from motherlode.server.slot import ServedVersion
 
 logger = logging.getLogger(__name__)

@@ -8,6 +8,7 @@ import logging
 import sys
 from collections.abc import Iterable
 from contextlib import suppress
+from functools import partial
 from typing import final
 
 from motherlode.server.quiet import QuietThread
@@ -48,8 +49,10 @@ class Retirement:
         if (served.model, served.version) not in loaded:
             served.meters.remove()
         logger.info("%s@%d is gone", served.model, served.version)
+        # To free it takes a while, for which the event loop would keep calls waiting.
+        last_references = [served]
         del served
-        await self._thread.run(_return_memory)
+        await self._thread.run(partial(_free, last_references))
 
     async def wait(self) -> None:
         """Returns when all that were let go are gone."""
@@ -57,8 +60,9 @@ class Retirement:
             await asyncio.wait(self._tasks)
 
 
-def _return_memory() -> None:
-    """Gives freed memory back to the system, which glibc does not do by itself."""
+def _free(last_references: list[ServedVersion]) -> None:
+    """Frees versions and gives their memory back to the system, which glibc does not by itself."""
+    last_references.clear()
     if sys.platform != "linux":
         return
     with suppress(OSError, AttributeError):

@@ -15,8 +15,6 @@ from motherlode.server.canary import Canary
 from motherlode.server.metrics import VersionMeters
 from motherlode.server.statistics import VersionStatistics
 
-# Slow until the first batches have shown otherwise.
-_DURATION_AT_FIRST_S = 1.0
 _FORGETTING = 0.1
 _UNLOADED = "unloaded; it serves again once an operator loads it"
 
@@ -29,6 +27,9 @@ class ServedVersion:
     versions, a request is checked against the very bundle that will answer it, and a version that
     was swapped out stays whole until its last call is done.
 
+    Args:
+        duration_s: Seconds that a batch may take at first; taken for slow unless that is known.
+
     Attributes:
         retriever: Answers the queries.
         meters: Metrics of this version.
@@ -36,14 +37,16 @@ class ServedVersion:
         usual_duration_s: Seconds that a batch may well take, going by the latest ones.
     """
 
-    def __init__(self, retriever: Retriever, meters: VersionMeters) -> None:
+    def __init__(
+        self, retriever: Retriever, meters: VersionMeters, *, duration_s: float = 1.0
+    ) -> None:
         self.retriever = retriever
         self.meters = meters
         self.statistics = VersionStatistics()
         self.model = retriever.model
         self.version = retriever.version
         self.digest = retriever.digest
-        self.usual_duration_s = _DURATION_AT_FIRST_S
+        self.usual_duration_s = duration_s
         self._num_calls = 0
         self._idle = asyncio.Event()
         self._idle.set()

@@ -218,6 +218,18 @@ def test_a_short_text_has_the_features_that_it_has_beside_a_long_one(text: str) 
     assert alone.values.tobytes() == beside.values.tobytes()
 
 
+def test_words_beyond_those_that_are_remembered_are_found_all_the_same(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("motherlode.core.features.words._MOST_MET", 2)
+    featurizer = fit("a b c d e", words=(1, 2))
+    for text in ("a b x", "c d", "e a b", "c d", "x y"):
+        alone = featurizer.transform(TextQueries([text]))
+        beside = featurizer.transform(TextQueries([text, "long " * 100])).rows(0, 1)
+        assert alone.indices.tolist() == beside.indices.tolist()
+        assert len(alone.indices) == {"a b x": 3, "c d": 3, "e a b": 4, "x y": 0}[text]
+
+
 def test_dense_queries_are_refused() -> None:
     with pytest.raises(InvalidQueryError, match="queries: expected texts"):
         fit("a b").transform(DenseQueries(np.zeros((1, 2), np.float32)))

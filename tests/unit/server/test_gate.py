@@ -65,7 +65,19 @@ def test_a_version_is_warmed_up_at_all_batch_sizes(tmp_path: Path) -> None:
     retriever = retriever_of(tmp_path)
     path = SlowPath(retriever, [0.0])
     warm_up(retriever, 20)
-    assert path.sizes == [1, 2, 4, 8, 16]
+    assert path.sizes[:5] == [1, 2, 4, 8, 16]
+
+
+def test_a_warm_version_tells_how_long_a_single_query_may_take(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    publish_tiny(tmp_path)
+    retriever = retriever_of(tmp_path)
+    clock = [0.0]
+    monkeypatch.setattr("motherlode.server.gate.time.thread_time", lambda: clock[0])
+    path = SlowPath(retriever, clock, 0.25)
+    assert warm_up(retriever, 20) == 0.25
+    assert set(path.sizes[5:]) == {1}
 
 
 def test_other_golden_answers_are_refused(tmp_path: Path) -> None:

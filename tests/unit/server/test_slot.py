@@ -144,6 +144,12 @@ def test_one_slow_batch_makes_a_version_slow_until_many_fast_ones_followed() -> 
     assert durations[110] > 0.01
 
 
+def test_a_version_that_was_timed_is_not_taken_for_slow() -> None:
+    meters = Meters().version("fake", 1)
+    version = ServedVersion(FakeRetriever(1).as_retriever, meters, duration_s=0.001)
+    assert version.usual_duration_s == 0.001
+
+
 def test_a_version_beside_the_serving_one_may_be_named_and_comes_to_serve_as_it_is() -> None:
     slot = slot_of(1)
     beside = served(2)

@@ -22,7 +22,7 @@ CodeArray = NDArray[np.uint32]
 
 _SEED_NUMBER = 0x2545F4914F6CDD1D
 _MULTIPLIER_NUMBER = 0x9E3779B97F4A7C15  # 2**64 divided by the golden ratio, as Knuth advises
-_ALL_BITS = (1 << 64) - 1
+ALL_BITS = (1 << 64) - 1
 _SEED = np.uint64(_SEED_NUMBER)
 _MULTIPLIER = np.uint64(_MULTIPLIER_NUMBER)
 _HALF = np.uint64(32)
@@ -81,7 +81,7 @@ def ngram_hashes(word: str, low: int, high: int) -> Iterator[int]:
     for start in range(len(codes) - low + 1):
         value = _SEED_NUMBER
         for length, code in enumerate(codes[start : start + high], 1):
-            value = (value ^ code) * _MULTIPLIER_NUMBER & _ALL_BITS
+            value = (value ^ code) * _MULTIPLIER_NUMBER & ALL_BITS
             value ^= value >> 32
             if length >= low:
                 yield value
@@ -113,6 +113,13 @@ class HashTable:
         # Items of a memoryview are plain numbers, and read several times faster than NumPy's.
         self._hash_items = self._hashes.data
         self._id_items = self._ids.data
+
+    def get(self, value: int) -> int:
+        """The id of a hash, or -1 if it is unknown."""
+        slot = value >> int(self._shift)
+        while (known := self._id_items[slot]) >= 0 and self._hash_items[slot] != value:
+            slot = (slot + 1) & self._mask
+        return known
 
     def find_each(self, hashes: Iterable[int]) -> list[int]:
         """The ids of the known ones of a few hashes, in order."""

@@ -41,17 +41,17 @@ def make_finders(
     vocabulary: Sequence[str], words: Sizes | None, characters: Sizes | None
 ) -> list[NgramFinder]:
     """What finds the features of a vocabulary; sizes are least and most, None for none."""
+    # In whole columns: a string object for each n-gram would be most of a version's memory.
+    column = StringColumn.of(vocabulary).arrow
+    is_marked = pc.starts_with(column, CHARACTER_MARK)
+    is_marked_F = is_marked.to_numpy(zero_copy_only=False)
     finders: list[NgramFinder] = []
     if words:
-        ids = {f: i for i, f in enumerate(vocabulary) if not f.startswith(CHARACTER_MARK)}
-        finders.append(WordFinder(*words, ids))
+        ngrams = StringColumn(column.filter(pc.invert(is_marked)))
+        finders.append(WordFinder(*words, ngrams, np.flatnonzero(~is_marked_F)))
     if characters:
-        # In whole columns: a string object for each n-gram would be most of a version's memory.
-        column = StringColumn.of(vocabulary).arrow
-        is_marked = pc.starts_with(column, CHARACTER_MARK)
         ngrams = StringColumn(pc.utf8_slice_codeunits(column.filter(is_marked), 1))
-        rows = np.flatnonzero(is_marked.to_numpy(zero_copy_only=False))
-        finders.append(CharacterFinder(*characters, ngrams, rows))
+        finders.append(CharacterFinder(*characters, ngrams, np.flatnonzero(is_marked_F)))
     return finders
 
 

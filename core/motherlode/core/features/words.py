@@ -8,18 +8,20 @@ from __future__ import annotations
 import re
 import unicodedata
 from collections import Counter
-from collections.abc import Mapping, Sequence
-from itertools import chain, repeat
+from collections.abc import Iterable, Sequence
+from itertools import chain
 from typing import final
 
 import numpy as np
 
+from motherlode.core.features.hashing import ALL_BITS, HashArray, HashTable
 from motherlode.core.queries import IntArray
 
 # `\w` alone lacks the combining marks, and would cut Hindi and Thai words at their vowel signs.
 # Those beyond U+FFFF belong to a few rare scripts, and would make the pattern twice as slow.
 _MARKS = "".join(c for c in map(chr, range(0x300, 0x10000)) if unicodedata.category(c)[0] == "M")
 _WORD = re.compile(rf"[\w{_MARKS}]+")
+_MOST_MET = 1 << 14
 
 
 def word_ngrams(text: str, low: int, high: int) -> list[str]:
@@ -55,11 +57,24 @@ class WordCounter:
 
 @final
 class WordFinder:
-    """Finds known word n-grams in texts; safe to use from several threads."""
+    """Finds known word n-grams in texts; safe to use from several threads.
 
-    def __init__(self, low: int, high: int, ids: Mapping[str, int]) -> None:
+    They are known by Python's hashes of them, which are of this process: a dictionary of strings
+    would take several times the memory, and keep Python's lock while it grows and when it goes.
+    Only of those that single texts had, the first ones are kept in one.
+
+    Args:
+        low: Least words.
+        high: Most words.
+        ngrams: N, distinct.
+        ids: int64 [N], the feature of each.
+    """
+
+    def __init__(self, low: int, high: int, ngrams: Iterable[str], ids: IntArray) -> None:
         self._sizes = (low, high)
+        self._table = HashTable(_hashes(ngrams, len(ids)))
         self._ids = ids
+        self._met: dict[str, int] = {}
 
     def find(self, texts: Sequence[str]) -> tuple[IntArray, IntArray]:
         """Where known n-grams stand.
@@ -72,12 +87,24 @@ class WordFinder:
         """
         ngrams = [word_ngrams(text, *self._sizes) for text in texts]
         counts = np.fromiter(map(len, ngrams), np.int64, len(ngrams))
-        found = map(self._ids.get, chain.from_iterable(ngrams), repeat(-1))
-        ids = np.fromiter(found, np.int64, int(counts.sum()))
-        known = ids >= 0
-        return np.repeat(np.arange(len(texts)), counts)[known], ids[known]
+        places = self._table.find(_hashes(chain.from_iterable(ngrams), int(counts.sum())))
+        known = places >= 0
+        return np.repeat(np.arange(len(texts)), counts)[known], self._ids[places[known]]
 
     def find_one(self, text: str) -> list[int]:
         """Feature ids of the known n-grams of one normalised text, in no order."""
-        get = self._ids.get
-        return [i for ngram in word_ngrams(text, *self._sizes) if (i := get(ngram)) is not None]
+        ngrams = word_ngrams(text, *self._sizes)
+        met = self._met
+        found = [met[ngram] if ngram in met else self._look_up(ngram) for ngram in ngrams]
+        return [i for i in found if i >= 0]
+
+    def _look_up(self, ngram: str) -> int:
+        place = self._table.get(hash(ngram) & ALL_BITS)
+        found = int(self._ids[place]) if place >= 0 else -1
+        if len(self._met) < _MOST_MET:
+            self._met[ngram] = found
+        return found
+
+
+def _hashes(ngrams: Iterable[str], count: int) -> HashArray:
+    return np.fromiter(map(hash, ngrams), np.int64, count).view(np.uint64)

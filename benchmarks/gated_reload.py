@@ -18,7 +18,9 @@ import asyncio
 import tempfile
 import time
 from collections import Counter
+from concurrent.futures import ProcessPoolExecutor
 from itertools import cycle
+from multiprocessing import get_context
 from pathlib import Path
 
 import numpy as np
@@ -28,6 +30,7 @@ from served import Served, label_texts, serve
 
 from motherlode.clients import AdminClient, AsyncClient, ClientError
 from motherlode.core.repository import Repository
+from motherlode.server.priority import lower_priority
 
 K = 10
 CALM_S = 4.0
@@ -73,7 +76,8 @@ class Traffic:
 class Publisher:
     """Publishes versions one after another, and waits for what the server makes of each.
 
-    Its work is done in threads, so that calls go out in time.
+    Versions are made in a process of its own and of low priority, so that calls go out in time and
+    what they feel is the server's work, not the publisher's.
     """
 
     def __init__(self, bundle: Path, repository: Path, model: str, served: Served) -> None:
@@ -81,6 +85,7 @@ class Publisher:
         self._repository = Repository(repository)
         self._model = model
         self._admin = AdminClient(served.admin)
+        self._maker = ProcessPoolExecutor(1, get_context("spawn"), lower_priority)
         self._version = 1
         self._faults = cycle(FAULTS)
         self.outcomes: Counter[str] = Counter()
@@ -92,15 +97,16 @@ class Publisher:
             target = self._repository.path_of(self._model, self._version)
             if has_faults and self._version % 3 == 0:
                 fault = next(self._faults)
-                outcome = fault(self._bundle, target)
+                outcome = self._maker.submit(fault, self._bundle, target).result()
                 self.outcomes[f"{fault.__name__} {outcome}"] += 1
             else:
-                publish(self._bundle, target)
+                self._maker.submit(publish, self._bundle, target).result()
                 outcome = "served"
             self._wait(outcome)
 
     def close(self) -> None:
-        """Ends the connection."""
+        """Ends the process and the connection."""
+        self._maker.shutdown()
         self._admin.close()
 
     def _wait(self, outcome: Outcome) -> None:

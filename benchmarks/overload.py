@@ -100,7 +100,7 @@ class TypedCalls:
 
 def main() -> None:
     """Load the newest version of a model."""
-    parser = argparse.ArgumentParser(usage=__doc__)
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("repository", type=Path)
     parser.add_argument("model")
     parser.add_argument("--seconds", type=float, default=60.0)

@@ -103,6 +103,7 @@ class Batcher:
             self._idle.set()
             return
         self._begun = time.monotonic()
+        self._admission.begin(sum(map(len, parts)), self._begun)
         is_crowded = parts[0].call.arrived - self._overlapped_at <= _CROWDED_S
         if _is_quick(parts) and not is_crowded:
             self._run_here(Batch(parts))
@@ -133,7 +134,7 @@ class Batcher:
         self._meters.rejected.labels(refusal.reason.lower()).inc()
 
     def _finish(self, batch: Batch) -> None:
-        self._admission.pace.note(batch.num_queries, time.monotonic() - self._begun)
+        self._admission.end(batch.num_queries, time.monotonic() - self._begun)
         # Of a call that failed, no further part is to run.
         for part, outcome in zip(batch.parts, batch.outcomes, strict=True):
             if isinstance(outcome, BaseException) and not part.call.future.done():

@@ -38,8 +38,9 @@ class QueueLimits:
     Attributes:
         max_queries: Queries of all callers together.
         max_bytes: Memory that they hold.
-        max_delay_s: Longest wait that a call may expect when it comes, but for the queries of one
-            efficient batch and for a few calls of any size, which may always wait.
+        max_delay_s: Longest wait that a call may expect when it comes, for what waits and for the
+            batch under way; but for the queries of one efficient batch and for a few calls of any
+            size, which may always wait.
         max_batch: Queries of the largest batch.
     """
 
@@ -128,9 +129,19 @@ class Admission:
         self, limits: QueueLimits, queue: FairQueue, on_refusal: Callable[[OverloadedError], None]
     ) -> None:
         self.pace = Pace()
+        self._busy_until = 0.0
         self._limits = limits
         self._queue = queue
         self._on_refusal = on_refusal
+
+    def begin(self, num_queries: int, now: float) -> None:
+        """A batch of so many queries is under way from now on."""
+        self._busy_until = now + num_queries * self.pace.seconds_per_query
+
+    def end(self, num_queries: int, duration_s: float) -> None:
+        """The batch under way took so long."""
+        self.pace.note(num_queries, duration_s)
+        self._busy_until = 0.0
 
     def admit(self, call: Call, now: float) -> None:
         """Makes sure that there is room for a call, and that it will not wait in vain.
@@ -164,7 +175,7 @@ class Admission:
 
     def _check_wait(self, call: Call, now: float) -> None:
         num_before = self._queue.num_before(call.caller)
-        wait_s = num_before * self.pace.seconds_per_query
+        wait_s = max(0.0, self._busy_until - now) + num_before * self.pace.seconds_per_query
         if wait_s > self._limits.max_delay_s and not self._may_wait(call, num_before):
             limit = f"at most {self._limits.max_delay_s:.3g} s"
             self._refuse(f"a wait of {wait_s:.3g} s is expected, {limit} is allowed", "QUEUE_DELAY")

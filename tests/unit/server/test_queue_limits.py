@@ -75,6 +75,16 @@ def test_a_call_that_would_wait_too_long_is_refused() -> None:
     assert refusal.retry_after_s == pytest.approx(0.01)
 
 
+def test_the_batch_under_way_is_waited_for_too() -> None:
+    gate = Gate(max_delay_s=0.005)
+    gate.admission.begin(10, NOW - 0.002)
+    for _ in range(3):
+        gate.submit()
+    assert "a wait of 0.011 s is expected" in str(gate.refuse())
+    gate.admission.end(10, 0.01)
+    gate.submit()
+
+
 def test_a_few_calls_may_wait_however_large_they_are() -> None:
     gate = Gate(max_delay_s=0.005)
     gate.submit(40)

@@ -39,7 +39,9 @@ def has_slices() -> bool:
     return version >= (6, 12) and Path("/proc/self/sched").exists()
 
 
-def test_it_is_of_this_thread_alone() -> None:
+@pytest.mark.parametrize("machine", [platform.machine(), "a machine of tomorrow"])
+def test_it_is_of_this_thread_alone(monkeypatch: pytest.MonkeyPatch, machine: str) -> None:
+    monkeypatch.setattr("platform.machine", lambda: machine)
     before, seen = priority(), []
 
     def work() -> None:
@@ -63,15 +65,3 @@ def test_others_that_wake_up_need_not_wait_for_its_slice() -> None:
     in_thread(work)
     assert seen == [100_000_000]
     assert slice_ns() == before
-
-
-def test_a_system_without_such_slices_keeps_the_priority(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("platform.machine", lambda: "a machine of tomorrow")
-    before, seen = priority(), []
-
-    def work() -> None:
-        lower_priority()
-        seen.append(priority())
-
-    in_thread(work)
-    assert seen == [min(before + 10, 19)]

@@ -102,6 +102,8 @@ async def test_what_nobody_waits_for_after_the_encoding_is_not_searched(
     repository: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     encoding, encoded = threading.Event(), threading.Event()
+    # The event loop is not to wait.
+    monkeypatch.setattr("motherlode.server.batcher._QUICK_S", 0.0)
     async with running_server(repository) as server:
         path = server.current().retriever.path
         encode, searches = path.encoder.encode, []

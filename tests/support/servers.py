@@ -115,10 +115,10 @@ class Barrier:
         self._retriever = retriever
         self._entered = threading.Semaphore(0)
         self._released = threading.Event()
-        self._quick_s = batcher._QUICK_S
 
     def __enter__(self) -> Self:
         # What waits is to be the engine's thread; the event loop takes quick queries itself.
+        self._quick_s = batcher._QUICK_S
         batcher._QUICK_S = 0.0
         vars(self._retriever)["top_k"] = self._wait
         return self

@@ -69,6 +69,12 @@ class Pace:
         """Mean over the queries of the latest batches, so that large batches count for more."""
         return self._recent.duration_s / self._recent.num_queries
 
+    def duration_of(self, num_queries: int) -> float:
+        """Seconds that a batch of so many queries is expected to take."""
+        like = self._by_size.get(num_queries.bit_length())
+        each_s = like.duration_s / like.num_queries if like else self.seconds_per_query
+        return num_queries * each_s
+
     def note(self, num_queries: int, duration_s: float) -> None:
         """A batch of so many queries took so long, the ways there and back included."""
         self._recent.add(num_queries, duration_s)
@@ -136,7 +142,7 @@ class Admission:
 
     def begin(self, num_queries: int, now: float) -> None:
         """A batch of so many queries is under way from now on."""
-        self._busy_until = now + num_queries * self.pace.seconds_per_query
+        self._busy_until = now + self.pace.duration_of(num_queries)
 
     def end(self, num_queries: int, duration_s: float) -> None:
         """The batch under way took so long."""
@@ -159,11 +165,11 @@ class Admission:
         excess = queue.num_left + call.num_left - limits.max_queries
         if excess > 0:
             told = f"{queue.num_left} queries wait, of at most {limits.max_queries}"
-            self._make_room(call, excess, _QUERIES, self._refusal(told, "QUEUE_FULL"))
+            self._make_room(call, excess, _QUERIES, self._refusal(told, "QUEUE_FULL", now))
         excess = queue.num_bytes + call.num_bytes - limits.max_bytes
         if excess > 0:
             told = f"queries that wait hold {queue.num_bytes} bytes, of at most {limits.max_bytes}"
-            self._make_room(call, excess, _BYTES, self._refusal(told, "QUEUE_BYTES"))
+            self._make_room(call, excess, _BYTES, self._refusal(told, "QUEUE_BYTES", now))
 
     def _check_fits(self, call: Call) -> None:
         if call.num_left > self._limits.max_queries:
@@ -175,13 +181,19 @@ class Admission:
 
     def _check_wait(self, call: Call, now: float) -> None:
         num_before = self._queue.num_before(call.caller)
-        wait_s = max(0.0, self._busy_until - now) + num_before * self.pace.seconds_per_query
+        queued_s = num_before * self.pace.seconds_per_query
+        wait_s = self._busy_s(now) + queued_s
         if wait_s > self._limits.max_delay_s and not self._may_wait(call, num_before):
-            limit = f"at most {self._limits.max_delay_s:.3g} s"
-            self._refuse(f"a wait of {wait_s:.3g} s is expected, {limit} is allowed", "QUEUE_DELAY")
-        if now < call.deadline < now + wait_s:
-            left = f"the deadline is {call.deadline - now:.3g} s away"
-            self._refuse(f"a wait of {wait_s:.3g} s is expected, {left}", "QUEUE_DEADLINE")
+            told = f"at most {self._limits.max_delay_s:.3g} s is allowed"
+            self._refuse(wait_s, told, "QUEUE_DELAY", now)
+        # The batch under way may be of another model and end much sooner: where nothing waits,
+        # nobody is turned away for it.
+        if now < call.deadline < now + queued_s:
+            told = f"the deadline is {call.deadline - now:.3g} s away"
+            self._refuse(queued_s, told, "QUEUE_DEADLINE", now)
+
+    def _busy_s(self, now: float) -> float:
+        return max(0.0, self._busy_until - now)
 
     def _may_wait(self, call: Call, num_before: int) -> bool:
         """Whether a call may wait longer than others."""
@@ -213,12 +225,12 @@ class Admission:
                 self._on_refusal(refusal)
                 victim.future.set_exception(refusal)
 
-    def _refuse(self, told: str, reason: str) -> None:
-        refusal = self._refusal(told, reason)
+    def _refuse(self, wait_s: float, told: str, reason: str, now: float) -> None:
+        refusal = self._refusal(f"a wait of {wait_s:.3g} s is expected, {told}", reason, now)
         self._on_refusal(refusal)
         raise refusal
 
-    def _refusal(self, told: str, reason: str) -> OverloadedError:
-        drained_s = self._queue.num_left * self.pace.seconds_per_query
+    def _refusal(self, told: str, reason: str, now: float) -> OverloadedError:
+        drained_s = self._busy_s(now) + self._queue.num_left * self.pace.seconds_per_query
         retry_after_s = min(max(drained_s, _SHORTEST_RETRY_S), _LONGEST_RETRY_S)
         return OverloadedError(told, retry_after_s=retry_after_s, reason=reason)

@@ -8,7 +8,6 @@ import logging
 import sys
 from collections.abc import Iterable
 from contextlib import suppress
-from functools import partial
 from typing import final
 
 from motherlode.server.quiet import QuietThread
@@ -50,9 +49,10 @@ class Retirement:
             served.meters.remove()
         logger.info("%s@%d is gone", served.model, served.version)
         # To free it takes a while, for which the event loop would keep calls waiting.
-        last_references = [served]
+        last_reference = [served]
         del served
-        await self._thread.run(partial(_free, last_references))
+        await asyncio.to_thread(last_reference.clear)
+        await self._thread.run(_return_memory)
 
     async def wait(self) -> None:
         """Returns when all that were let go are gone."""
@@ -60,9 +60,8 @@ class Retirement:
             await asyncio.wait(self._tasks)
 
 
-def _free(last_references: list[ServedVersion]) -> None:
-    """Frees versions and gives their memory back to the system, which glibc does not by itself."""
-    last_references.clear()
+def _return_memory() -> None:
+    """Gives freed memory back to the system, which glibc does not do by itself."""
     if sys.platform != "linux":
         return
     with suppress(OSError, AttributeError):

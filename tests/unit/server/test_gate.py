@@ -74,7 +74,7 @@ def test_a_warm_version_tells_how_long_a_single_query_may_take(
     publish_tiny(tmp_path)
     retriever = retriever_of(tmp_path)
     clock = [0.0]
-    monkeypatch.setattr("motherlode.server.gate.time.thread_time", lambda: clock[0])
+    monkeypatch.setattr("motherlode.server.gate.time.perf_counter", lambda: clock[0])
     path = SlowPath(retriever, clock, 0.25)
     assert warm_up(retriever, 20) == 0.25
     assert set(path.sizes[5:]) == {1}

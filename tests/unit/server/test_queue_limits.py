@@ -80,9 +80,30 @@ def test_the_batch_under_way_is_waited_for_too() -> None:
     gate.admission.begin(10, NOW - 0.002)
     for _ in range(3):
         gate.submit()
-    assert "a wait of 0.011 s is expected" in str(gate.refuse())
+    refusal = gate.refuse()
+    assert "a wait of 0.011 s is expected" in str(refusal)
+    assert refusal.retry_after_s == pytest.approx(0.011)
     gate.admission.end(10, 0.01)
     gate.submit()
+
+
+def test_the_batch_under_way_keeps_nobody_from_a_deadline_where_nothing_waits() -> None:
+    gate = Gate(max_delay_s=10.0)
+    gate.admission.begin(1000, NOW)
+    gate.submit(deadline=NOW + 0.01)
+    gate.submit(deadline=NOW + 0.01)
+    gate.submit(50)
+    assert gate.refuse(deadline=NOW + 0.01).reason == "QUEUE_DEADLINE"
+
+
+def test_a_batch_is_expected_to_take_what_batches_of_its_size_took() -> None:
+    pace = Pace()
+    for _ in range(100):
+        pace.note(1, 0.005)
+        pace.note(64, 0.01)
+    assert pace.duration_of(64) == pytest.approx(0.01)
+    assert pace.duration_of(1) == pytest.approx(0.005)
+    assert 0 < pace.duration_of(8) < 0.04
 
 
 def test_a_few_calls_may_wait_however_large_they_are() -> None:

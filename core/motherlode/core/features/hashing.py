@@ -114,13 +114,6 @@ class HashTable:
         self._hash_items = self._hashes.data
         self._id_items = self._ids.data
 
-    def get(self, value: int) -> int:
-        """The id of a hash, or -1 if it is unknown."""
-        slot = value >> int(self._shift)
-        while (known := self._id_items[slot]) >= 0 and self._hash_items[slot] != value:
-            slot = (slot + 1) & self._mask
-        return known
-
     def find_each(self, hashes: Iterable[int]) -> list[int]:
         """The ids of the known ones of a few hashes, in order."""
         shift, mask = int(self._shift), self._mask

@@ -21,6 +21,7 @@ from motherlode.core.queries import IntArray
 # Those beyond U+FFFF belong to a few rare scripts, and would make the pattern twice as slow.
 _MARKS = "".join(c for c in map(chr, range(0x300, 0x10000)) if unicodedata.category(c)[0] == "M")
 _WORD = re.compile(rf"[\w{_MARKS}]+")
+# Words that a finder remembers: what is most frequent is among the first that come.
 _MOST_MET = 1 << 14
 
 
@@ -99,8 +100,8 @@ class WordFinder:
         return [i for i in found if i >= 0]
 
     def _look_up(self, ngram: str) -> int:
-        place = self._table.get(hash(ngram) & ALL_BITS)
-        found = int(self._ids[place]) if place >= 0 else -1
+        places = self._table.find_each([hash(ngram) & ALL_BITS])
+        found = int(self._ids[places[0]]) if places else -1
         if len(self._met) < _MOST_MET:
             self._met[ngram] = found
         return found

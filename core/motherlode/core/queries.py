@@ -93,7 +93,8 @@ class EmbeddingQueries:
 
 
 Features = SparseQueries | DenseQueries
-Queries = TextQueries | SparseQueries | DenseQueries | EmbeddingQueries
+ArrayQueries = Features | EmbeddingQueries
+Queries = TextQueries | ArrayQueries
 
 
 def concatenate(batches: Sequence[Queries]) -> Queries:

@@ -17,6 +17,7 @@ from motherlode.core.features import Featurizer
 from motherlode.core.golden import Golden
 from motherlode.core.index import ExactIndex, LabelFilter, LabelIndex
 from motherlode.core.queries import (
+    ArrayQueries,
     EmbeddingQueries,
     Features,
     FloatArray,
@@ -107,7 +108,8 @@ class QueryPath:
         times = StageTimes() if times is None else times
         self.check_can_rank(queries)
         if isinstance(queries, EmbeddingQueries):
-            return self._search(queries.embeddings_BD, k, filter, times)
+            embeddings_BD = queries.embeddings_BD
+            return self._find_wanted(queries, embeddings_BD, k, filter, times, still_wanted)
         started = perf_counter()
         features = self.featurizer.transform(queries)
         features, known_B = drop_empty_rows(features)
@@ -156,17 +158,28 @@ class QueryPath:
         started = perf_counter()
         embeddings_BD = self._encode(features)
         times.encode_s += perf_counter() - started
+        return self._find_wanted(features, embeddings_BD, k, wanted, times, still_wanted)
+
+    def _find_wanted(
+        self,
+        queries: ArrayQueries,
+        embeddings_BD: FloatArray,
+        k: int,
+        wanted: LabelFilter | None,
+        times: StageTimes,
+        still_wanted: StillWanted | None,
+    ) -> TopK:
         kept_B = None if still_wanted is None else still_wanted()
         if kept_B is None:
-            return self._search_and_rank(features, embeddings_BD, k, wanted, times)
+            return self._search_and_rank(queries, embeddings_BD, k, wanted, times)
         if not kept_B.any():
             return no_hits(len(kept_B))
-        kept = rows_of(features, kept_B)
+        kept = rows_of(queries, kept_B)
         return spread(self._search_and_rank(kept, embeddings_BD[kept_B], k, wanted, times), kept_B)
 
     def _search_and_rank(
         self,
-        features: Features,
+        queries: ArrayQueries,
         embeddings_BD: FloatArray,
         k: int,
         wanted: LabelFilter | None,
@@ -175,11 +188,11 @@ class QueryPath:
         try:
             top = self._search(embeddings_BD, self.num_hits(k), wanted, times)
         except InvalidQueryError as error:
-            raise _as_of_features(error, features) from error
-        if self.ranker is None:
+            raise _as_of_features(error, queries) from error
+        if self.ranker is None or isinstance(queries, EmbeddingQueries):
             return top
         started = perf_counter()
-        ranked = self.ranker.rank(top, features, embeddings_BD, k)
+        ranked = self.ranker.rank(top, queries, embeddings_BD, k)
         times.rank_s += perf_counter() - started
         return ranked
 
@@ -197,8 +210,9 @@ class QueryPath:
         return top
 
 
-def _as_of_features(error: InvalidQueryError, features: Features) -> InvalidQueryError:
+def _as_of_features(error: InvalidQueryError, queries: ArrayQueries) -> InvalidQueryError:
     """What an index says of embeddings, said of the features that they were made of."""
-    if not error.field.startswith("queries.embeddings"):
+    is_of_embeddings = error.field.startswith("queries.embeddings")
+    if isinstance(queries, EmbeddingQueries) or not is_of_embeddings:
         return error
-    return features_too_large(features)
+    return features_too_large(queries)

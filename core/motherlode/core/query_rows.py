@@ -10,11 +10,17 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import NDArray
 
-from motherlode.core.queries import DenseQueries, Features, SparseQueries
+from motherlode.core.queries import (
+    ArrayQueries,
+    DenseQueries,
+    EmbeddingQueries,
+    Features,
+    SparseQueries,
+)
 from motherlode.core.topk import TopK
 
 StillWanted = Callable[[], NDArray[np.bool_] | None]
-"""Says, once queries are encoded, which of them anybody still waits for: bool [B], None for all."""
+"""Says, right before a search, which queries anybody still waits for: bool [B], None for all."""
 
 
 def drop_empty_rows(features: Features) -> tuple[Features, NDArray[np.bool_] | None]:
@@ -30,16 +36,16 @@ def drop_empty_rows(features: Features) -> tuple[Features, NDArray[np.bool_] | N
     return kept, known_B
 
 
-def rows_of(features: Features, kept_B: NDArray[np.bool_]) -> Features:
+def rows_of(queries: ArrayQueries, kept_B: NDArray[np.bool_]) -> ArrayQueries:
     """The rows that are kept."""
-    if not isinstance(features, SparseQueries):
-        return DenseQueries(features.features_BF[kept_B])
-    lengths_B = np.diff(features.indptr)
+    if isinstance(queries, EmbeddingQueries):
+        return EmbeddingQueries(queries.embeddings_BD[kept_B])
+    if isinstance(queries, DenseQueries):
+        return DenseQueries(queries.features_BF[kept_B])
+    lengths_B = np.diff(queries.indptr)
     indptr = np.concatenate([[0], np.cumsum(lengths_B[kept_B])])
     kept = np.repeat(kept_B, lengths_B)
-    return SparseQueries(
-        indptr, features.indices[kept], features.values[kept], features.num_features
-    )
+    return SparseQueries(indptr, queries.indices[kept], queries.values[kept], queries.num_features)
 
 
 def among(known_B: NDArray[np.bool_], still_wanted: StillWanted) -> StillWanted:

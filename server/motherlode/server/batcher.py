@@ -1,6 +1,7 @@
 """Dynamic batching: what waits while the engine is busy runs together next.
 
-An idle engine starts at once on what has arrived; nothing ever waits for company. Runs in the event
+An idle engine starts at once on what has arrived; nothing ever waits for company. A busy one gets
+what waits just before it is done, so that it need not wait for the event loop. Runs in the event
 loop's thread alone. A single query of a version known to be fast runs there too, as long as calls
 come one after another: to wake the engine's thread, and the loop's again, would cost a good part of
 the time that the query itself takes. Once calls overlap, the loop has enough to do with reading and
@@ -11,6 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Sequence
 from typing import final
 
 import numpy as np
@@ -27,6 +29,9 @@ from motherlode.server.queue_limits import Admission, QueueLimits
 _QUICK_S = 0.002
 # For which it spares nothing after calls have overlapped.
 _CROWDED_S = 0.1
+# How long before the end of a batch the next one is made up, and how long a batch has to be for
+# that: an event loop's timers are good to a millisecond, and what comes later waits longer.
+_AHEAD_S, _LONG_S = 0.001, 0.003
 
 
 @final
@@ -48,7 +53,9 @@ class Batcher:
         self._max_batch = limits.max_batch
         self._max_batch_bytes = max_batch_bytes
         self._begun = 0.0
-        self._is_busy = False
+        self._running: Batch | None = None
+        self._ahead: Batch | None = None
+        self._timer: asyncio.TimerHandle | None = None
         self._is_waking = False
         self._idle = asyncio.Event()
         self._idle.set()
@@ -83,7 +90,7 @@ class Batcher:
         self._admission.admit(call, time.monotonic())
         self._queue.put(call)
         self._idle.clear()
-        if self._is_busy or self._is_waking:
+        if self._running is not None or self._is_waking:
             self._overlapped_at = call.arrived
         else:
             # Not at once: what else arrived in this turn of the loop comes along.
@@ -93,22 +100,45 @@ class Batcher:
 
     def _wake(self) -> None:
         self._is_waking = False
-        if not self._is_busy:
+        if self._running is None:
             self._start_next()
 
     def _start_next(self) -> None:
-        parts = self._queue.take(self._room_for)
-        self._is_busy = bool(parts)
-        if not parts:
-            self._idle.set()
-            return
-        self._begun = time.monotonic()
-        self._admission.begin(sum(map(len, parts)), self._begun)
-        is_crowded = parts[0].call.arrived - self._overlapped_at <= _CROWDED_S
-        if _is_quick(parts) and not is_crowded:
-            self._run_here(Batch(parts))
+        if (ahead := self._ahead) is not None:
+            self._ahead = None
+            self._begin(ahead)
+        elif (batch := self._take()) is not None:
+            self._begin(batch)
+            self._run(batch)
         else:
-            self._engine.run(Batch(parts))
+            self._running = None
+            self._admission.rest()
+            self._idle.set()
+
+    def _take(self) -> Batch | None:
+        parts = self._queue.take(self._room_for)
+        return Batch(parts) if parts else None
+
+    def _begin(self, batch: Batch) -> None:
+        self._running = batch
+        self._begun = time.monotonic()
+        expected_s = self._admission.begin(batch.num_queries, self._begun)
+        if expected_s >= _LONG_S:
+            loop = asyncio.get_running_loop()
+            self._timer = loop.call_later(expected_s - _AHEAD_S, self._run_ahead)
+
+    def _run(self, batch: Batch) -> None:
+        is_crowded = batch.parts[0].call.arrived - self._overlapped_at <= _CROWDED_S
+        if _is_quick(batch.parts) and not is_crowded:
+            self._run_here(batch)
+        else:
+            self._engine.run(batch)
+
+    def _run_ahead(self) -> None:
+        self._ahead = self._take()
+        if self._ahead is not None:
+            self._admission.begin(self._ahead.num_queries, time.monotonic())
+            self._engine.run(self._ahead)
 
     def _run_here(self, batch: Batch) -> None:
         # Nobody can leave meanwhile.
@@ -126,14 +156,22 @@ class Batcher:
         reason = call.lost_reason(time.monotonic())
         if reason == "expired":
             call.future.set_exception(ExpiredError("encode"))
-        if reason in {"expired", "cancelled"}:
-            self._meters.dropped.labels(reason, "encode").inc()
+        if reason is not None:
+            self._count_dropped(reason, "encode")
         return reason is None
+
+    def _count_dropped(self, reason: str, stage: str) -> None:
+        # What is done already was counted for what it came to.
+        if reason != "done":
+            self._meters.dropped.labels(reason, stage).inc()
 
     def _count_refusal(self, refusal: OverloadedError) -> None:
         self._meters.rejected.labels(refusal.reason.lower()).inc()
 
     def _finish(self, batch: Batch) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
         self._admission.end(batch.num_queries, time.monotonic() - self._begun)
         # Of a call that failed, no further part is to run.
         for part, outcome in zip(batch.parts, batch.outcomes, strict=True):
@@ -162,10 +200,10 @@ class Batcher:
         num_short = sum(_num_short(answer.top, call.k) for answer in answers)
         meters.observe_batch(batch.num_queries, num_short)
         for reason in batch.dropped.values():
-            self._meters.dropped.labels(reason, "search").inc()
+            self._count_dropped(reason, "search")
 
 
-def _is_quick(parts: list[Part]) -> bool:
+def _is_quick(parts: Sequence[Part]) -> bool:
     """Whether the event loop can run them without keeping others waiting."""
     call = parts[0].call
     is_plain = len(parts) == 1 and len(parts[0]) == 1 and call.filter is None

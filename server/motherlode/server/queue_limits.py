@@ -24,6 +24,8 @@ _FIXED_SHARE = 0.1
 # Queries that may wait in any case: what keeps the engine busy between two bursts of calls, and
 # their bounds, for queries that take long and for those that take no time.
 _LULL_S = 0.005
+# Of the longest wait, what calls may expect in an overload, where a longer queue gains nothing.
+_OVERLOADED_SHARE = 0.4
 _FEWEST_QUEUED, _MOST_QUEUED = 4, 16
 
 _QUERIES: Callable[[Line | Call], int] = attrgetter("num_left")
@@ -40,7 +42,9 @@ class QueueLimits:
         max_bytes: Memory that they hold.
         max_delay_s: Longest wait that a call may expect when it comes, for what waits and for the
             batch under way; but for the queries of one efficient batch and for a few calls of any
-            size, which may always wait.
+            size, which may always wait. Once a call was refused for it, others may expect 0.4 times
+            as long, until nothing waits: a burst is answered whole, and who calls in an overload
+            does not wait behind a queue that never becomes shorter.
         max_batch: Queries of the largest batch.
     """
 
@@ -136,18 +140,29 @@ class Admission:
     ) -> None:
         self.pace = Pace()
         self._busy_until = 0.0
+        self._is_overloaded = False
         self._limits = limits
         self._queue = queue
         self._on_refusal = on_refusal
 
-    def begin(self, num_queries: int, now: float) -> None:
-        """A batch of so many queries is under way from now on."""
-        self._busy_until = now + self.pace.duration_of(num_queries)
+    def begin(self, num_queries: int, now: float) -> float:
+        """A batch of so many queries is under way from now on, or after the one that is already.
+
+        Returns:
+            Seconds that it is expected to take.
+        """
+        expected_s = self.pace.duration_of(num_queries)
+        self._busy_until = max(now, self._busy_until) + expected_s
+        return expected_s
 
     def end(self, num_queries: int, duration_s: float) -> None:
-        """The batch under way took so long."""
+        """The batch under way took so long; one that follows begins anew."""
         self.pace.note(num_queries, duration_s)
         self._busy_until = 0.0
+
+    def rest(self) -> None:
+        """Nothing is under way and nothing waits, so that an overload is over."""
+        self._is_overloaded = False
 
     def admit(self, call: Call, now: float) -> None:
         """Makes sure that there is room for a call, and that it will not wait in vain.
@@ -183,14 +198,19 @@ class Admission:
         num_before = self._queue.num_before(call.caller)
         queued_s = num_before * self.pace.seconds_per_query
         wait_s = self._busy_s(now) + queued_s
-        if wait_s > self._limits.max_delay_s and not self._may_wait(call, num_before):
-            told = f"at most {self._limits.max_delay_s:.3g} s is allowed"
+        if wait_s > self._max_delay_s and not self._may_wait(call, num_before):
+            told = f"at most {self._max_delay_s:.3g} s is allowed"
+            self._is_overloaded = True
             self._refuse(wait_s, told, "QUEUE_DELAY", now)
         # The batch under way may be of another model and end much sooner: where nothing waits,
         # nobody is turned away for it.
         if now < call.deadline < now + queued_s:
             told = f"the deadline is {call.deadline - now:.3g} s away"
             self._refuse(queued_s, told, "QUEUE_DEADLINE", now)
+
+    @property
+    def _max_delay_s(self) -> float:
+        return self._limits.max_delay_s * (_OVERLOADED_SHARE if self._is_overloaded else 1.0)
 
     def _busy_s(self, now: float) -> float:
         return max(0.0, self._busy_until - now)

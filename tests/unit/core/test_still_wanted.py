@@ -23,14 +23,17 @@ def rows_of(top: TopK) -> list[list[tuple[int, float]]]:
     return [list(zip(*map(np.ndarray.tolist, top.row(i)), strict=True)) for i in range(len(top))]
 
 
-@pytest.fixture(params=["text", "ranked text", "dense"])
+@pytest.fixture(params=["text", "ranked text", "dense", "embeddings"])
 def case(request: pytest.FixtureRequest, tmp_path: Path) -> tuple[Retriever, Queries]:
     if request.param == "dense":
         publish_dense(tmp_path, "model")
         return Retriever.load(Repository(tmp_path), "model"), DENSE
     ranker_kind = "tree_correction" if request.param == "ranked text" else None
     publish_tiny(tmp_path, "model", ranker_kind=ranker_kind)
-    return Retriever.load(Repository(tmp_path), "model"), TEXTS
+    retriever = Retriever.load(Repository(tmp_path), "model")
+    if request.param == "embeddings":
+        return retriever, EmbeddingQueries(retriever.path.encode(TEXTS))
+    return retriever, TEXTS
 
 
 @pytest.mark.parametrize("kept", [[1, 3], [0, 2, 4], [0], []])
@@ -50,12 +53,13 @@ def test_where_all_are_wanted_nothing_changes(case: tuple[Retriever, Queries]) -
     assert rows_of(retriever.top_k(queries, 4, still_wanted=lambda: None)) == whole
 
 
-def test_it_is_asked_once_and_not_of_ready_embeddings(tmp_path: Path) -> None:
+def test_it_is_asked_once(tmp_path: Path) -> None:
     publish_tiny(tmp_path, "model")
     retriever = Retriever.load(Repository(tmp_path), "model")
     asked: list[None] = []
     retriever.top_k(TEXTS, 4, still_wanted=lambda: asked.append(None))
     assert len(asked) == 1
+    asked.clear()
     embeddings = EmbeddingQueries(np.ones((2, retriever.width), np.float32))
     retriever.top_k(embeddings, 4, still_wanted=lambda: asked.append(None))
     assert len(asked) == 1

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 
 import pytest
 
+from motherlode.server import batcher
 from motherlode.server.call import ExpiredError, InternalError
 from tests.support.batching import ANY_LIMITS, Bench, bench, labels_of
-from tests.support.fake_retriever import FakeRetriever
+from tests.support.fake_retriever import TIMEOUT_S, FakeRetriever
 from tests.support.virtual_time import run_in_virtual_time
 from tests.support.waiting import until
 
@@ -52,6 +54,63 @@ async def test_a_call_that_fails_in_a_part_does_not_run_on(
         await b.batcher.wait_idle()
     assert b.retriever.batches == [["fail", "2"]]
     assert len(caplog.records) == 1
+
+
+@pytest.fixture
+def ahead(monkeypatch: pytest.MonkeyPatch) -> None:
+    """However short a batch is, the next one is handed to the engine as soon as it has begun."""
+    monkeypatch.setattr(batcher, "_LONG_S", 0.0)
+    monkeypatch.setattr(batcher, "_AHEAD_S", 1.0)
+
+
+@pytest.mark.usefixtures("ahead")
+@pytest.mark.asyncio
+async def test_the_engine_has_the_next_batch_before_it_is_done() -> None:
+    async with bench(max_batch=2) as b:
+        b.retriever.hold()
+        answer = b.submit(*"123456")
+        await until(lambda: b.value("queue_depth") == 2)
+        b.retriever.release()
+        assert labels_of(await answer) == [[n, n + 1] for n in range(1, 7)]
+        await b.batcher.wait_idle()
+    assert b.retriever.batches == [["1", "2"], ["3", "4"], ["5", "6"]]
+
+
+@pytest.mark.usefixtures("ahead")
+@pytest.mark.asyncio
+async def test_of_a_call_that_fails_what_the_engine_has_already_is_not_searched(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    async with bench(max_batch=2) as b:
+        call, has_failed = b.call("fail", "2", "3", "4", "5"), threading.Event()
+        call.future.add_done_callback(lambda _: has_failed.set())
+        b.retriever.after_encoding = lambda: (
+            len(b.retriever.batches) == 2 and has_failed.wait(TIMEOUT_S)
+        )
+        b.retriever.hold()
+        b.batcher.submit(call)
+        await until(lambda: b.value("queue_depth") == 1)
+        b.retriever.release()
+        with pytest.raises(InternalError):
+            await call.future
+        await b.batcher.wait_idle()
+    assert b.retriever.batches == [["fail", "2"], ["3", "4"]]
+    assert b.retriever.searched == [["fail", "2"], []]
+    assert len(caplog.records) == 1
+
+
+@pytest.mark.usefixtures("ahead")
+@pytest.mark.asyncio
+async def test_the_queue_is_not_taken_ahead_of_two_batches() -> None:
+    async with bench(max_batch=1) as b:
+        b.retriever.hold()
+        answers = [b.submit(text) for text in "1234"]
+        await until(lambda: b.value("queue_depth") == 2)
+        b.retriever.release()
+        assert [labels_of(await answer) for answer in answers] == [
+            [[n, n + 1]] for n in range(1, 5)
+        ]
+    assert b.retriever.batches == [["1"], ["2"], ["3"], ["4"]]
 
 
 @pytest.mark.parametrize("way", ["cancelled", "expired"])

@@ -84,7 +84,34 @@ def test_the_batch_under_way_is_waited_for_too() -> None:
     assert "a wait of 0.011 s is expected" in str(refusal)
     assert refusal.retry_after_s == pytest.approx(0.011)
     gate.admission.end(10, 0.01)
-    gate.submit()
+    assert "a wait of 0.003 s is expected" in str(gate.refuse())
+
+
+def test_a_batch_that_follows_the_one_under_way_is_waited_for_too() -> None:
+    gate = Gate(max_delay_s=0.015)
+    assert gate.admission.begin(10, NOW) == pytest.approx(0.01)
+    gate.admission.begin(3, NOW + 0.004)
+    for _ in range(3):
+        gate.submit()
+    assert "a wait of 0.016 s is expected" in str(gate.refuse())
+    gate.admission.end(10, 0.01)
+    gate.admission.begin(4, NOW)
+    assert "a wait of 0.007 s is expected" in str(gate.refuse())
+
+
+def test_after_a_refusal_calls_may_wait_less_until_nothing_waits() -> None:
+    gate = Gate(max_delay_s=0.01)
+    for _ in range(11):
+        gate.submit()
+    assert "at most 0.01 s is allowed" in str(gate.refuse())
+    while gate.queue.num_left > 5:
+        gate.queue.take(lambda _: 1)
+    assert "at most 0.004 s is allowed" in str(gate.refuse())
+    while gate.queue.take(lambda _: 1):
+        pass
+    gate.admission.rest()
+    for _ in range(11):
+        gate.submit()
 
 
 def test_the_batch_under_way_keeps_nobody_from_a_deadline_where_nothing_waits() -> None:

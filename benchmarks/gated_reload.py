@@ -22,6 +22,7 @@ from concurrent.futures import ProcessPoolExecutor
 from itertools import cycle
 from multiprocessing import get_context
 from pathlib import Path
+from typing import Any, ClassVar
 
 import numpy as np
 from faults import FAULTS, Outcome, publish
@@ -60,6 +61,10 @@ class Traffic:
             call.add_done_callback(self._calls.discard)
             due += self._interval_s
 
+    async def finish(self) -> None:
+        """Waits for the last answers."""
+        await asyncio.gather(*self._calls)
+
     def take(self) -> list[float]:
         """Durations since the last time, in seconds."""
         taken, self.durations = self.durations, []
@@ -76,38 +81,37 @@ class Traffic:
 class Publisher:
     """Publishes versions one after another, and waits for what the server makes of each.
 
-    Versions are made in a process of its own and of low priority, so that calls go out in time and
-    what they feel is the server's work, not the publisher's.
+    Belongs into a process of its own and of low priority, so that calls go out in time and what
+    they feel is the server's work, not the publisher's.
     """
 
-    def __init__(self, bundle: Path, repository: Path, model: str, served: Served) -> None:
+    def __init__(self, bundle: Path, repository: Path, model: str, admin: str) -> None:
         self._bundle = bundle
         self._repository = Repository(repository)
         self._model = model
-        self._admin = AdminClient(served.admin)
-        self._maker = ProcessPoolExecutor(1, get_context("spawn"), lower_priority)
+        self._admin = AdminClient(admin)
         self._version = 1
         self._faults = cycle(FAULTS)
-        self.outcomes: Counter[str] = Counter()
+        self._outcomes: Counter[str] = Counter()
 
-    def run(self, num_versions: int, *, has_faults: bool) -> None:
-        """Publishes so many versions, every third of them a bad one if there are faults."""
+    def run(self, num_versions: int, *, has_faults: bool) -> Counter[str]:
+        """Publishes so many versions, every third of them a bad one if there are faults.
+
+        Returns:
+            What came of all bad ones so far.
+        """
         for _ in range(num_versions):
             self._version += 1
             target = self._repository.path_of(self._model, self._version)
             if has_faults and self._version % 3 == 0:
                 fault = next(self._faults)
-                outcome = self._maker.submit(fault, self._bundle, target).result()
-                self.outcomes[f"{fault.__name__} {outcome}"] += 1
+                outcome = fault(self._bundle, target)
+                self._outcomes[f"{fault.__name__} {outcome}"] += 1
             else:
-                self._maker.submit(publish, self._bundle, target).result()
+                publish(self._bundle, target)
                 outcome = "served"
             self._wait(outcome)
-
-    def close(self) -> None:
-        """Ends the process and the connection."""
-        self._maker.shutdown()
-        self._admin.close()
+        return self._outcomes
 
     def _wait(self, outcome: Outcome) -> None:
         deadline = time.monotonic() + TIMEOUT_S
@@ -123,6 +127,33 @@ class Publisher:
         return "refused" if states.get(self._version) == "failed" else ""
 
 
+class PublisherProcess:
+    """The process of a publisher."""
+
+    _publisher: ClassVar[Publisher]
+
+    def __init__(self, *place: Any) -> None:
+        self._pool = ProcessPoolExecutor(1, get_context("spawn"), self._start, place)
+
+    async def run(self, num_versions: int, *, has_faults: bool) -> Counter[str]:
+        """See `Publisher.run`."""
+        loop = asyncio.get_running_loop()
+        return await loop.run_in_executor(self._pool, self._run, num_versions, has_faults)
+
+    def close(self) -> None:
+        """Ends it."""
+        self._pool.shutdown()
+
+    @classmethod
+    def _start(cls, *place: Any) -> None:
+        lower_priority()
+        cls._publisher = Publisher(*place)
+
+    @classmethod
+    def _run(cls, num_versions: int, has_faults: bool) -> Counter[str]:
+        return cls._publisher.run(num_versions, has_faults=has_faults)
+
+
 def main() -> None:
     """Reload a model."""
     options = parse()
@@ -136,7 +167,7 @@ def main() -> None:
         texts = label_texts(options.repository, options.model, version, 500)
         settings = ["reload_interval_s=0.1", *options.settings]
         with serve(Path(folder), options.model, *settings) as served:
-            publisher = Publisher(bundle, Path(folder), options.model, served)
+            publisher = PublisherProcess(bundle, Path(folder), options.model, served.admin)
             asyncio.run(measure(served, publisher, texts, options))
             publisher.close()
 
@@ -155,7 +186,7 @@ def parse() -> argparse.Namespace:
 
 
 async def measure(
-    served: Served, publisher: Publisher, texts: list[str], options: argparse.Namespace
+    served: Served, publisher: PublisherProcess, texts: list[str], options: argparse.Namespace
 ) -> None:
     """Ask in calm and during swaps, in turns; print both."""
     calm: list[list[float]] = []
@@ -164,22 +195,23 @@ async def measure(
         traffic = Traffic(client, texts, options.rate)
         asking = asyncio.create_task(traffic.run())
         # The first swap fills the place of the version that is kept.
-        await asyncio.to_thread(publisher.run, 1, has_faults=False)
+        outcomes = await publisher.run(1, has_faults=False)
         await settle(traffic)
         memory_before = served.memory_mib()
         for _ in range(options.turns):
             await asyncio.sleep(CALM_S)
             calm.append(traffic.take())
             versions = options.swaps // options.turns
-            await asyncio.to_thread(publisher.run, versions, has_faults=options.faults)
+            outcomes = await publisher.run(versions, has_faults=options.faults)
             swapping.append(traffic.take())
             await settle(traffic)
         memory_after = served.memory_mib()
         asking.cancel()
+        await traffic.finish()
     rows = [[*row("calm", calm), memory_before], [*row("swaps", swapping), memory_after]]
     columns = ["", "calls", "p50 ms", "p99 ms", "p99.9 ms", "worst ms", "memory MiB"]
     print_result(f"hot reload, {options.rate:g} calls/s, k = {K}", columns, rows)
-    print(f"\nfaults: {dict(publisher.outcomes) or 'none'}")
+    print(f"\nfaults: {dict(outcomes) or 'none'}")
     print(f"failed calls: {len(traffic.failures)} {traffic.failures[:3]}")
 
 

@@ -87,7 +87,8 @@ class ServerConfig(BaseSettings):
         max_message_bytes: Largest request and largest answer.
         max_queued_queries: Queries that may wait for the engine; more are refused.
         max_queued_bytes: Memory that waiting queries may hold; more are refused.
-        max_queue_delay_s: Longest wait that a call may expect when it comes; others are refused.
+        max_queue_delay_s: Longest wait that a call may expect when it comes; others are refused. In
+            an overload it is 0.4 times as long.
         max_batch_queries: Queries that run together; a call with more runs in parts.
         max_batch_bytes: Memory that a batch may take while it is searched; it is cut to that.
         max_stream_requests: Requests of one stream under way at the same time.

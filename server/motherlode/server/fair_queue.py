@@ -118,6 +118,11 @@ class FairQueue:
         # While the caller's own are served, so many of every other caller's are, at most.
         return min(self.num_left, own + num_others * (own + 1))
 
+    def has_more_than_its_share(self, caller: str) -> bool:
+        """Whether more of a caller's queries wait than of all who have any in the mean."""
+        line = self._lines.get(caller)
+        return line is not None and line.num_left * len(self._lines) > self.num_left
+
     def withdraw_for(self, call: Call, size_of: Callable[[Line | Call], int]) -> Call | None:
         """Takes out the latest call of the caller who takes most room, to make room for a new call.
 

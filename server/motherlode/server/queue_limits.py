@@ -24,8 +24,10 @@ _FIXED_SHARE = 0.1
 # Queries that may wait in any case: what keeps the engine busy between two bursts of calls, and
 # their bounds, for queries that take long and for those that take no time.
 _LULL_S = 0.005
-# Of the longest wait, what calls may expect in an overload, where a longer queue gains nothing.
+# Of the longest wait, what calls may expect in an overload, where a longer queue gains nothing, and
+# for how long: whether an overload is over shows only when more may wait.
 _OVERLOADED_SHARE = 0.4
+_OVERLOADED_S = 10.0
 _FEWEST_QUEUED, _MOST_QUEUED = 4, 16
 
 _QUERIES: Callable[[Line | Call], int] = attrgetter("num_left")
@@ -42,9 +44,9 @@ class QueueLimits:
         max_bytes: Memory that they hold.
         max_delay_s: Longest wait that a call may expect when it comes, for what waits and for the
             batch under way; but for the queries of one efficient batch and for a few calls of any
-            size, which may always wait. Once a call was refused for it, others may expect 0.4 times
-            as long, until nothing waits: a burst is answered whole, and who calls in an overload
-            does not wait behind a queue that never becomes shorter.
+            size, which may always wait. For ten seconds after a call was refused for it, or until
+            nothing waits, others may expect 0.4 times as long: a burst is answered whole, and who
+            calls in an overload does not wait behind a queue that never becomes shorter.
         max_batch: Queries of the largest batch.
     """
 
@@ -140,7 +142,7 @@ class Admission:
     ) -> None:
         self.pace = Pace()
         self._busy_until = 0.0
-        self._is_overloaded = False
+        self._overloaded_until = 0.0
         self._limits = limits
         self._queue = queue
         self._on_refusal = on_refusal
@@ -162,7 +164,7 @@ class Admission:
 
     def rest(self) -> None:
         """Nothing is under way and nothing waits, so that an overload is over."""
-        self._is_overloaded = False
+        self._overloaded_until = 0.0
 
     def admit(self, call: Call, now: float) -> None:
         """Makes sure that there is room for a call, and that it will not wait in vain.
@@ -198,9 +200,13 @@ class Admission:
         num_before = self._queue.num_before(call.caller)
         queued_s = num_before * self.pace.seconds_per_query
         wait_s = self._busy_s(now) + queued_s
-        if wait_s > self._max_delay_s and not self._may_wait(call, num_before):
-            told = f"at most {self._max_delay_s:.3g} s is allowed"
-            self._is_overloaded = True
+        allowed_s = self._allowed_s(now)
+        if wait_s > allowed_s and not self._may_wait(call, num_before):
+            # Whoever has most of the queue waits for itself, and others need not suffer for it.
+            is_own_fault = self._queue.has_more_than_its_share(call.caller)
+            if wait_s > self._limits.max_delay_s and not is_own_fault:
+                self._overloaded_until = now + _OVERLOADED_S
+            told = f"at most {allowed_s:.3g} s is allowed"
             self._refuse(wait_s, told, "QUEUE_DELAY", now)
         # The batch under way may be of another model and end much sooner: where nothing waits,
         # nobody is turned away for it.
@@ -208,9 +214,9 @@ class Admission:
             told = f"the deadline is {call.deadline - now:.3g} s away"
             self._refuse(queued_s, told, "QUEUE_DEADLINE", now)
 
-    @property
-    def _max_delay_s(self) -> float:
-        return self._limits.max_delay_s * (_OVERLOADED_SHARE if self._is_overloaded else 1.0)
+    def _allowed_s(self, now: float) -> float:
+        share = _OVERLOADED_SHARE if now < self._overloaded_until else 1.0
+        return self._limits.max_delay_s * share
 
     def _busy_s(self, now: float) -> float:
         return max(0.0, self._busy_until - now)

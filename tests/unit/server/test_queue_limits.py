@@ -32,9 +32,9 @@ class Gate:
         self.admission.admit(call, NOW)
         self.queue.put(call)
 
-    def refuse(self, num_queries: int = 1, **fields: Any) -> OverloadedError:
+    def refuse(self, num_queries: int = 1, *, now: float = NOW, **fields: Any) -> OverloadedError:
         with pytest.raises(OverloadedError) as refusal:
-            self.submit(num_queries, **fields)
+            self.admission.admit(waiting_call(num_queries, **fields), now)
         assert self.refusals[-1] == refusal.value.reason
         assert refusal.value.retry_after_s > 0
         return refusal.value
@@ -112,6 +112,32 @@ def test_after_a_refusal_calls_may_wait_less_until_nothing_waits() -> None:
     gate.admission.rest()
     for _ in range(11):
         gate.submit()
+
+
+def test_an_overload_ends_where_all_would_be_answered_in_time() -> None:
+    gate = Gate(max_delay_s=0.01)
+    for _ in range(11):
+        gate.submit()
+    gate.refuse()
+    while gate.queue.num_left > 8:
+        gate.queue.take(lambda _: 1)
+    # These are refused for the overload alone, and do not make it longer.
+    assert "at most 0.004 s is allowed" in str(gate.refuse(now=NOW + 9.9))
+    gate.admission.admit(waiting_call(), NOW + 10.1)
+
+
+def test_who_floods_the_queue_makes_no_overload_of_it() -> None:
+    gate = Gate(max_delay_s=0.01)
+    for caller in "abcdef":
+        gate.submit(caller=caller)
+    while gate.queue.num_left < 11:
+        gate.submit(caller="flood", is_patient=True)
+    gate.refuse(caller="flood")
+    gate.submit(caller="g")
+    for caller in "hij":
+        gate.submit(caller=caller)
+    assert "at most 0.01 s is allowed" in str(gate.refuse(caller="l"))
+    assert "at most 0.004 s is allowed" in str(gate.refuse(caller="l"))
 
 
 def test_the_batch_under_way_keeps_nobody_from_a_deadline_where_nothing_waits() -> None:

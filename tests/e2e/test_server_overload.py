@@ -59,20 +59,20 @@ def texts_of(queries: Queries) -> list[str]:
 async def test_a_single_query_has_its_turn_within_a_bulk_call(repository: Path) -> None:
     bulk_texts = [f"topic{i}" for i in range(12)]
     async with (
-        running_server(repository, max_batch_queries=4) as server,
+        running_server(repository, max_batch_queries=2) as server,
         another_caller(server) as single,
     ):
         with Barrier(server.current().retriever) as barrier:
             bulk = asyncio.create_task(server.ask(*bulk_texts, k=1))
             await asyncio.to_thread(barrier.wait_entered)
             asked = asyncio.ensure_future(single.TopK(text_request("topic30", k=1)))
-            await until(lambda: server.metric("queue_depth") == 9)
+            await until(lambda: server.metric("queue_depth") == 11)
             barrier.release()
             answers = await asyncio.gather(bulk, asked)
     assert list(answers[0].labels) == list(range(12))
     assert list(answers[1].labels) == [30]
     assert "topic30" in texts_of(barrier.batches[1])
-    assert barrier.sizes == [4, 4, 4, 1]
+    assert barrier.sizes == [2] * 6 + [1]
 
 
 async def test_a_stream_of_large_calls_leaves_room_for_a_single_query(repository: Path) -> None:

@@ -188,6 +188,8 @@ class QueryPath:
         try:
             top = self._search(embeddings_BD, self.num_hits(k), wanted, times)
         except InvalidQueryError as error:
+            if isinstance(queries, EmbeddingQueries):
+                raise
             raise _as_of_features(error, queries) from error
         if self.ranker is None or isinstance(queries, EmbeddingQueries):
             return top
@@ -210,9 +212,8 @@ class QueryPath:
         return top
 
 
-def _as_of_features(error: InvalidQueryError, queries: ArrayQueries) -> InvalidQueryError:
+def _as_of_features(error: InvalidQueryError, features: Features) -> InvalidQueryError:
     """What an index says of embeddings, said of the features that they were made of."""
-    is_of_embeddings = error.field.startswith("queries.embeddings")
-    if isinstance(queries, EmbeddingQueries) or not is_of_embeddings:
+    if not error.field.startswith("queries.embeddings"):
         return error
-    return features_too_large(queries)
+    return features_too_large(features)

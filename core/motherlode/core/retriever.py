@@ -139,8 +139,8 @@ class Retriever:
             k: Hits wanted, at least 1.
             filter: Labels to allow or to deny.
             times: Gets the seconds spent in each stage added.
-            still_wanted: Asked once, between encoding and search; queries that nobody waits for
-                any more have no hits. Ready embeddings need no encoding, so it is not asked then.
+            still_wanted: Asked once, right before the search; queries that nobody waits for any
+                more have no hits.
         """
         return self.path.top_k(queries, k, filter=filter, times=times, still_wanted=still_wanted)
 

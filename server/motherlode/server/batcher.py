@@ -72,7 +72,7 @@ class Batcher:
         return self._engine.is_running
 
     def stop(self, timeout_s: float | None = None) -> None:
-        """Stops the engine; waits for the batch under way, but not for ever."""
+        """Stops the engine; waits for the batches that it has, but not for ever."""
         self._engine.stop(timeout_s)
 
     async def wait_idle(self) -> None:
@@ -123,6 +123,8 @@ class Batcher:
         self._running = batch
         self._begun = time.monotonic()
         expected_s = self._admission.begin(batch.num_queries, self._begun)
+        # Of a slow version among fast ones, the mean of all says too little.
+        expected_s = max(expected_s, batch.parts[0].call.served.usual_duration_s)
         if expected_s >= _LONG_S:
             loop = asyncio.get_running_loop()
             self._timer = loop.call_later(expected_s - _AHEAD_S, self._run_ahead)
@@ -137,7 +139,7 @@ class Batcher:
     def _run_ahead(self) -> None:
         self._ahead = self._take()
         if self._ahead is not None:
-            self._admission.begin(self._ahead.num_queries, time.monotonic())
+            self._admission.follow(self._ahead.num_queries)
             self._engine.run(self._ahead)
 
     def _run_here(self, batch: Batch) -> None:

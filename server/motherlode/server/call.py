@@ -70,7 +70,7 @@ class Call:
         num_bytes: Memory that it holds while it waits.
         request_id: By which its caller knows it.
         group: Equal for calls that can run together.
-        num_taken: Queries that have run or run now.
+        num_taken: Queries that have run, run now or are next.
         num_left: The other ones.
     """
 

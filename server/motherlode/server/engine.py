@@ -40,7 +40,8 @@ class Batch:
     Attributes:
         parts: Not empty; at most one of each call.
         outcomes: What came of each part, once it ran.
-        dropped: Why parts were taken out between encoding and search: `cancelled` or `expired`.
+        dropped: Why parts were taken out right before the search: `cancelled`, `expired`, or `done`
+            where an earlier part of the call failed.
         started: `time.monotonic` when the engine took it.
         stopped: `time.monotonic` when it was done.
     """
@@ -61,7 +62,7 @@ class Batch:
         """Fills `outcomes`; raises nothing, whatever happens.
 
         Args:
-            drop_lost: Whether to look for calls that nobody waits for between encoding and search.
+            drop_lost: Whether to look for calls that nobody waits for right before the search.
         """
         self.started = time.monotonic()
         found: Sequence[TopK | BaseException]

@@ -25,9 +25,11 @@ _FIXED_SHARE = 0.1
 # their bounds, for queries that take long and for those that take no time.
 _LULL_S = 0.005
 # Of the longest wait, what calls may expect in an overload, where a longer queue gains nothing, and
-# for how long: whether an overload is over shows only when more may wait.
+# for how long: whether an overload is over shows only when more may wait. It is one when calls are
+# refused for longer than a burst takes, with no longer pause in between.
 _OVERLOADED_SHARE = 0.4
 _OVERLOADED_S = 10.0
+_BURST_S, _PAUSE_S = 0.1, 1.0
 _FEWEST_QUEUED, _MOST_QUEUED = 4, 16
 
 _QUERIES: Callable[[Line | Call], int] = attrgetter("num_left")
@@ -44,9 +46,9 @@ class QueueLimits:
         max_bytes: Memory that they hold.
         max_delay_s: Longest wait that a call may expect when it comes, for what waits and for the
             batch under way; but for the queries of one efficient batch and for a few calls of any
-            size, which may always wait. For ten seconds after a call was refused for it, or until
-            nothing waits, others may expect 0.4 times as long: a burst is answered whole, and who
-            calls in an overload does not wait behind a queue that never becomes shorter.
+            size, which may always wait. Where calls are refused for it for longer than a tenth of a
+            second, others may expect 0.4 times as long, for ten seconds or until nothing waits:
+            who calls in an overload does not wait behind a queue that never becomes shorter.
         max_batch: Queries of the largest batch.
     """
 
@@ -142,29 +144,35 @@ class Admission:
     ) -> None:
         self.pace = Pace()
         self._busy_until = 0.0
+        self._following_s = 0.0
+        self._pressed_since = self._pressed_until = 0.0
         self._overloaded_until = 0.0
         self._limits = limits
         self._queue = queue
         self._on_refusal = on_refusal
 
     def begin(self, num_queries: int, now: float) -> float:
-        """A batch of so many queries is under way from now on, or after the one that is already.
+        """A batch of so many queries is under way from now on.
 
         Returns:
             Seconds that it is expected to take.
         """
         expected_s = self.pace.duration_of(num_queries)
-        self._busy_until = max(now, self._busy_until) + expected_s
+        self._busy_until = now + expected_s
         return expected_s
 
+    def follow(self, num_queries: int) -> None:
+        """A batch of so many queries begins when the one under way ends."""
+        self._following_s = self.pace.duration_of(num_queries)
+
     def end(self, num_queries: int, duration_s: float) -> None:
-        """The batch under way took so long; one that follows begins anew."""
+        """The batch under way took so long; one that follows is to begin now."""
         self.pace.note(num_queries, duration_s)
-        self._busy_until = 0.0
+        self._busy_until = self._following_s = 0.0
 
     def rest(self) -> None:
         """Nothing is under way and nothing waits, so that an overload is over."""
-        self._overloaded_until = 0.0
+        self._overloaded_until = self._pressed_until = 0.0
 
     def admit(self, call: Call, now: float) -> None:
         """Makes sure that there is room for a call, and that it will not wait in vain.
@@ -205,11 +213,12 @@ class Admission:
             # Whoever has most of the queue waits for itself, and others need not suffer for it.
             is_own_fault = self._queue.has_more_than_its_share(call.caller)
             if wait_s > self._limits.max_delay_s and not is_own_fault:
-                self._overloaded_until = now + _OVERLOADED_S
+                self._note_pressure(now)
             told = f"at most {allowed_s:.3g} s is allowed"
             self._refuse(wait_s, told, "QUEUE_DELAY", now)
         # The batch under way may be of another model and end much sooner: where nothing waits,
         # nobody is turned away for it.
+        queued_s += self._following_s
         if now < call.deadline < now + queued_s:
             told = f"the deadline is {call.deadline - now:.3g} s away"
             self._refuse(queued_s, told, "QUEUE_DEADLINE", now)
@@ -218,8 +227,18 @@ class Admission:
         share = _OVERLOADED_SHARE if now < self._overloaded_until else 1.0
         return self._limits.max_delay_s * share
 
+    def _note_pressure(self, now: float) -> None:
+        """A call was refused for the longest wait that there may be."""
+        if now > self._pressed_until:
+            self._pressed_since = now
+        self._pressed_until = now + _PAUSE_S
+        if now - self._pressed_since >= _BURST_S:
+            self._overloaded_until = now + _OVERLOADED_S
+            # If the first who may wait longer again is refused, it never was over.
+            self._pressed_until = self._overloaded_until + _PAUSE_S
+
     def _busy_s(self, now: float) -> float:
-        return max(0.0, self._busy_until - now)
+        return max(0.0, self._busy_until - now) + self._following_s
 
     def _may_wait(self, call: Call, num_before: int) -> bool:
         """Whether a call may wait longer than others."""

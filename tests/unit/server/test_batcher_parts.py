@@ -70,6 +70,7 @@ async def test_the_engine_has_the_next_batch_before_it_is_done() -> None:
         b.retriever.hold()
         answer = b.submit(*"123456")
         await until(lambda: b.value("queue_depth") == 2)
+        assert b.batcher._admission._following_s > 0
         b.retriever.release()
         assert labels_of(await answer) == [[n, n + 1] for n in range(1, 7)]
         await b.batcher.wait_idle()
@@ -95,8 +96,29 @@ async def test_of_a_call_that_fails_what_the_engine_has_already_is_not_searched(
             await call.future
         await b.batcher.wait_idle()
     assert b.retriever.batches == [["fail", "2"], ["3", "4"]]
+    # What is counted after the answers is counted by then.
+    await asyncio.sleep(0)
+    assert b.value("queue_dropped_total", reason="done", stage="search") is None
     assert b.retriever.searched == [["fail", "2"], []]
     assert len(caplog.records) == 1
+
+
+@pytest.mark.asyncio
+async def test_a_batch_that_ends_early_and_a_rest_leave_nothing_behind(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(batcher, "_LONG_S", 0.0)
+    monkeypatch.setattr(batcher, "_AHEAD_S", -1000.0)
+    async with bench() as b:
+        b.batcher._admission._overloaded_until = float("inf")
+        held = await b.occupy()
+        timer = b.batcher._timer
+        assert timer is not None
+        b.retriever.release()
+        await held
+        await b.batcher.wait_idle()
+        assert timer.cancelled()
+        assert b.batcher._admission._overloaded_until == 0
 
 
 @pytest.mark.usefixtures("ahead")

@@ -84,46 +84,70 @@ def test_the_batch_under_way_is_waited_for_too() -> None:
     assert "a wait of 0.011 s is expected" in str(refusal)
     assert refusal.retry_after_s == pytest.approx(0.011)
     gate.admission.end(10, 0.01)
-    assert "a wait of 0.003 s is expected" in str(gate.refuse())
+    gate.submit()
 
 
 def test_a_batch_that_follows_the_one_under_way_is_waited_for_too() -> None:
     gate = Gate(max_delay_s=0.015)
     assert gate.admission.begin(10, NOW) == pytest.approx(0.01)
-    gate.admission.begin(3, NOW + 0.004)
-    for _ in range(3):
+    gate.admission.follow(3)
+    for _ in range(2):
         gate.submit()
+    refusal = gate.refuse(deadline=NOW + 0.004)
+    assert refusal.reason == "QUEUE_DEADLINE"
+    assert "a wait of 0.005 s is expected" in str(refusal)
+    gate.submit()
     assert "a wait of 0.016 s is expected" in str(gate.refuse())
     gate.admission.end(10, 0.01)
-    gate.admission.begin(4, NOW)
-    assert "a wait of 0.007 s is expected" in str(gate.refuse())
+    gate.admission.begin(3, NOW)
+    gate.submit()
 
 
-def test_after_a_refusal_calls_may_wait_less_until_nothing_waits() -> None:
+def overloaded() -> Gate:
+    """Of 10 ms, 4 are allowed; 8 calls wait."""
     gate = Gate(max_delay_s=0.01)
     for _ in range(11):
         gate.submit()
-    assert "at most 0.01 s is allowed" in str(gate.refuse())
-    while gate.queue.num_left > 5:
+    for now in (NOW - 0.1, NOW):
+        assert "at most 0.01 s is allowed" in str(gate.refuse(now=now))
+    while gate.queue.num_left > 8:
         gate.queue.take(lambda _: 1)
     assert "at most 0.004 s is allowed" in str(gate.refuse())
-    while gate.queue.take(lambda _: 1):
-        pass
+    return gate
+
+
+def test_in_an_overload_calls_may_wait_less_until_nothing_waits() -> None:
+    gate = overloaded()
     gate.admission.rest()
-    for _ in range(11):
+    gate.submit()
+    for _ in range(2):
         gate.submit()
+    assert "at most 0.01 s is allowed" in str(gate.refuse())
 
 
 def test_an_overload_ends_where_all_would_be_answered_in_time() -> None:
-    gate = Gate(max_delay_s=0.01)
-    for _ in range(11):
-        gate.submit()
-    gate.refuse()
-    while gate.queue.num_left > 8:
-        gate.queue.take(lambda _: 1)
+    gate = overloaded()
     # These are refused for the overload alone, and do not make it longer.
     assert "at most 0.004 s is allowed" in str(gate.refuse(now=NOW + 9.9))
     gate.admission.admit(waiting_call(), NOW + 10.1)
+
+
+def test_an_overload_goes_on_where_the_first_who_may_wait_longer_is_refused() -> None:
+    gate = overloaded()
+    for _ in range(3):
+        gate.queue.put(waiting_call())
+    assert "at most 0.01 s is allowed" in str(gate.refuse(now=NOW + 10.1))
+    assert "at most 0.004 s is allowed" in str(gate.refuse(now=NOW + 10.1))
+
+
+@pytest.mark.parametrize("pause_s", [0.09, 1.1])
+def test_bursts_are_no_overload(pause_s: float) -> None:
+    gate = Gate(max_delay_s=0.01)
+    for _ in range(11):
+        gate.submit()
+    gate.refuse(now=NOW - pause_s)
+    for _ in range(2):
+        assert "at most 0.01 s is allowed" in str(gate.refuse())
 
 
 def test_who_floods_the_queue_makes_no_overload_of_it() -> None:
@@ -132,12 +156,12 @@ def test_who_floods_the_queue_makes_no_overload_of_it() -> None:
         gate.submit(caller=caller)
     while gate.queue.num_left < 11:
         gate.submit(caller="flood", is_patient=True)
+    gate.refuse(caller="flood", now=NOW - 0.1)
     gate.refuse(caller="flood")
-    gate.submit(caller="g")
-    for caller in "hij":
+    for caller in "ghij":
         gate.submit(caller=caller)
+    gate.refuse(caller="l")
     assert "at most 0.01 s is allowed" in str(gate.refuse(caller="l"))
-    assert "at most 0.004 s is allowed" in str(gate.refuse(caller="l"))
 
 
 def test_the_batch_under_way_keeps_nobody_from_a_deadline_where_nothing_waits() -> None:

@@ -123,8 +123,6 @@ class Batcher:
         self._running = batch
         self._begun = time.monotonic()
         expected_s = self._admission.begin(batch.num_queries, self._begun)
-        # Of a slow version among fast ones, the mean of all says too little.
-        expected_s = max(expected_s, batch.parts[0].call.served.usual_duration_s)
         if expected_s >= _LONG_S:
             loop = asyncio.get_running_loop()
             self._timer = loop.call_later(expected_s - _AHEAD_S, self._run_ahead)

@@ -24,13 +24,13 @@ _FIXED_SHARE = 0.1
 # Queries that may wait in any case: what keeps the engine busy between two bursts of calls, and
 # their bounds, for queries that take long and for those that take no time.
 _LULL_S = 0.005
+_FEWEST_QUEUED, _MOST_QUEUED = 4, 16
 # Of the longest wait, what calls may expect in an overload, where a longer queue gains nothing, and
 # for how long: whether an overload is over shows only when more may wait. It is one when calls are
 # refused for longer than a burst takes, with no longer pause in between.
 _OVERLOADED_SHARE = 0.4
 _OVERLOADED_S = 10.0
 _BURST_S, _PAUSE_S = 0.1, 1.0
-_FEWEST_QUEUED, _MOST_QUEUED = 4, 16
 
 _QUERIES: Callable[[Line | Call], int] = attrgetter("num_left")
 _BYTES: Callable[[Line | Call], int] = attrgetter("num_bytes")
